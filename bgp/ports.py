@@ -1,0 +1,87 @@
+"""What the engine needs from outside. It never imports who provides it; `integration/node` plugs the parts together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bgp.families import Address, Family, Nlri
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """One way out. `address` may be of the other family than the prefix (RFC 8950). `ifindex` 0 = let the kernel choose.
+
+    A link-local `address` always comes with its `ifindex`. `on_link`: reachable although no subnet covers it.
+    """
+
+    address: Address
+    ifindex: int = 0
+    on_link: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FibRoute:
+    """What should stand in the kernel for one prefix. No next hops = blackhole (an originated aggregate)."""
+
+    next_hops: tuple[NextHop, ...]
+    preferred_source: Address = b""
+    metric: int = 0  # 0 = the adapter's default
+
+
+class Fib(Protocol):
+    """Where best routes go."""
+
+    def apply(self, family: Family, changes: Mapping[Nlri, FibRoute | None]) -> None:
+        """Make these prefixes be so; None = no route of ours. Returns at once, writes in batches. Never raises."""
+
+    def converged(self) -> None:
+        """All peers have said End-of-RIB or timed out: what an earlier run left and nobody asked for may go now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRoute:
+    """A route that stands in the kernel and may be originated."""
+
+    next_hop: Address = b""  # empty: blackhole or directly connected
+    interface: str = ""
+    protocol: int = 0  # rtm_protocol
+    metric: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How to get to a BGP next hop by the kernel's table, never by a route of our own making."""
+
+    reachable: bool
+    metric: int = 0  # interior cost (RFC 4271 §9.1.2.2 e)
+    hops: tuple[NextHop, ...] = ()  # what to programme; the address is the gateway, or the next hop itself if on a connected subnet
+    interface: str = ""
+
+
+class NextHopTracker(Protocol):
+    """Resolves next hops against the kernel and says when an answer changes (Speaker.next_hops_changed)."""
+
+    def track(self, address: Address) -> Resolution:
+        """Answer now and keep watching. A 32-octet address is global + link-local (RFC 2545)."""
+
+    def forget(self, address: Address) -> None: ...
+
+
+class EventSink(Protocol):
+    """Where the engine tells what happened: logs and metrics. Called for sessions and configuration, never per route."""
+
+    def event(self, name: str, **fields: Any) -> None: ...
+
+
+class FibListener(Protocol):
+    """What the FIB adapter calls on the speaker."""
+
+    def fib_changed(
+        self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
+    ) -> None: ...
+
+    def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None: ...
+
+    def local_addresses_changed(self, addresses: frozenset[Address]) -> None: ...
