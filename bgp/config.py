@@ -159,6 +159,7 @@ class KernelConfig:
     table: int = 254
     metric: int = 32  # BIRD's default, so that the two never fight for one prefix and metric
     preferred_source: tuple[IPAddress, ...] = ()  # at most one per family
+    persist: bool = True  # leave the routes in the kernel at exit, so that a restart or upgrade leaves no gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,7 @@ class SpeakerConfig:
     control: str = "/run/catbird/speaker.sock"
     metrics: str | None = None  # host:port
     default_local_pref: int = 100
+    convergence_timeout_s: float = 120.0  # after start: no route of an earlier run is removed before End-of-RIB from all, or this
     ebgp_requires_policy: bool = True  # RFC 8212; off: eBGP without policy gives and takes all, as Calico does
     multipath_ebgp: int = 1  # at most so many equal paths into the kernel
     multipath_ibgp: int = 1
