@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs the BGP daemons that the system tests and benchmarks talk to, if one is missing (Debian 12).
+set -eu
+
+missing=""
+need() { # PACKAGE FILE
+    [ -x "$2" ] || missing="$missing $1"
+}
+need bird2 /usr/sbin/bird
+need frr /usr/lib/frr/bgpd
+need gobgpd /usr/bin/gobgpd
+need openbgpd /usr/sbin/bgpd
+need iproute2 /usr/sbin/ip
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+    echo "the system tests need root, and these packages: apt-get install$missing" >&2
+    exit 1
+fi
+
+# The tests start the daemons themselves, each in a namespace: the packages must not start theirs on this machine.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -o DPkg::Lock::Timeout=300 -q update
+# shellcheck disable=SC2086
+apt-get -o DPkg::Lock::Timeout=300 -y -q install --no-install-recommends $missing
