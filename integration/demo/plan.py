@@ -1,0 +1,154 @@
+"""What the demo consists of, and what must therefore stand in every kernel. Pure: no namespace is touched here."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from bgp.families import IPAddress, IPNetwork
+
+RouterKind = Literal["catbird", "bird", "frr"]
+
+NODE_ASN = 64512  # Calico's default
+TOR_ASN = 65000
+FABRIC_IPV4 = ipaddress.IPv4Network("192.0.2.0/24")
+FABRIC_IPV6 = ipaddress.IPv6Network("2001:db8::/64")
+RACK_IPV4 = ipaddress.IPv4Network("198.51.100.0/24")
+RACK_IPV6 = ipaddress.IPv6Network("2001:db8:100::/64")
+POOL_IPV4 = ipaddress.IPv4Network("10.1.0.0/16")
+POOL_IPV6 = ipaddress.IPv6Network("fd00:10:1::/64")
+BLOCK_BITS_IPV4, BLOCK_BITS_IPV6 = 26, 122  # Calico's default block sizes
+MAX_NODES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One pod, or the host in the rack. `interface` is its veth's end on the router."""
+
+    name: str
+    ipv4: ipaddress.IPv4Address
+    ipv6: ipaddress.IPv6Address
+    interface: str
+
+    @property
+    def addresses(self) -> tuple[IPAddress, IPAddress]:
+        return self.ipv4, self.ipv6
+
+    @property
+    def prefixes(self) -> tuple[IPNetwork, IPNetwork]:
+        """/32 and /128."""
+        return ipaddress.IPv4Network(self.ipv4), ipaddress.IPv6Network(self.ipv6)
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A node or the ToR: an address on the fabric, workloads behind it, prefixes it stands for."""
+
+    name: str
+    kind: RouterKind
+    asn: int
+    ipv4: ipaddress.IPv4Address
+    ipv6: ipaddress.IPv6Address
+    workloads: tuple[Workload, ...]
+    aggregates: tuple[IPNetwork, ...]  # a node's blocks; the ToR's rack prefixes
+
+    @property
+    def is_tor(self) -> bool:
+        return self.asn == TOR_ASN
+
+    @property
+    def announced(self) -> frozenset[IPNetwork]:
+        """What every other router must learn from this one. The rack's host hides behind its prefix."""
+        single = () if self.is_tor else tuple(p for w in self.workloads for p in w.prefixes)
+        return frozenset((*self.aggregates, *single))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    nodes: tuple[Router, ...]
+    tor: Router
+
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        return (*self.nodes, self.tor)
+
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        return tuple(workload for router in self.routers for workload in router.workloads)
+
+    def sessions(self) -> Iterator[tuple[Router, Router]]:
+        """Every pair that speaks BGP, once: the nodes' full mesh (iBGP) and each node with the ToR (eBGP)."""
+        for index, node in enumerate(self.nodes):
+            for other in (*self.nodes[index + 1 :], self.tor):
+                yield node, other
+
+    def peers_of(self, router: Router) -> tuple[Router, ...]:
+        return tuple(other for other in self.routers if other != router)
+
+    def expected_in_kernel(self, router: Router, without: frozenset[IPNetwork] = frozenset()) -> dict[IPNetwork, Router]:
+        """Prefix → the router it must lead to, for all that `router` learns by BGP; `without` are withdrawn ones."""
+        return {
+            prefix: other for other in self.peers_of(router) for prefix in other.announced if prefix not in without
+        }
+
+    def expected_gateways(self, router: Router, to: Router) -> frozenset[IPAddress]:
+        return frozenset({to.ipv4, to.ipv6})
+
+
+def make_plan(nodes: int = 3, tor: RouterKind = "catbird", speaker: RouterKind = "catbird") -> Plan:
+    """`nodes` is 2 to 16. Raises ValueError."""
+    if not 2 <= nodes <= MAX_NODES:
+        raise ValueError(f"--nodes is 2 to {MAX_NODES}")
+    return Plan(nodes=tuple(_node(index, speaker) for index in range(nodes)), tor=_tor(tor))
+
+
+def _node(index: int, kind: RouterKind) -> Router:
+    name = f"node{index + 1}"
+    ipv4_block = _block(POOL_IPV4, BLOCK_BITS_IPV4, index)
+    ipv6_block = _block(POOL_IPV6, BLOCK_BITS_IPV6, index)
+    workloads = tuple(
+        Workload(
+            name=f"w{index * 2 + number}",
+            ipv4=ipaddress.IPv4Address(ipv4_block[number]),
+            ipv6=ipaddress.IPv6Address(ipv6_block[number]),
+            interface=_cali(f"w{index * 2 + number}"),
+        )
+        for number in (1, 2)
+    )
+    return Router(
+        name=name,
+        kind=kind,
+        asn=NODE_ASN,
+        ipv4=FABRIC_IPV4[11 + index],
+        ipv6=FABRIC_IPV6[0x11 + index],
+        workloads=workloads,
+        aggregates=(ipv4_block, ipv6_block),
+    )
+
+
+def _tor(kind: RouterKind) -> Router:
+    host = Workload(name="rack", ipv4=RACK_IPV4[10], ipv6=RACK_IPV6[0x10], interface="rack0")
+    return Router(
+        name="tor",
+        kind=kind,
+        asn=TOR_ASN,
+        ipv4=FABRIC_IPV4[1],
+        ipv6=FABRIC_IPV6[1],
+        workloads=(host,),
+        aggregates=(RACK_IPV4, RACK_IPV6),
+    )
+
+
+def _block(pool: IPNetwork, bits: int, index: int) -> IPNetwork:
+    size = 1 << (pool.max_prefixlen - bits)
+    return ipaddress.ip_network((int(pool.network_address) + index * size, bits)) if pool.version == 4 else (
+        ipaddress.IPv6Network((int(pool.network_address) + index * size, bits))
+    )
+
+
+def _cali(workload: str) -> str:
+    """As Calico names a workload's veth: cali and eleven hexadecimal digits, 15 octets in all."""
+    return "cali" + hashlib.sha1(f"demo.{workload}".encode(), usedforsecurity=False).hexdigest()[:11]
