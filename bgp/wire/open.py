@@ -129,14 +129,19 @@ def _split_parameter(value: bytes, capabilities: list[tuple[int, bytes]]) -> Non
         at = next_at
 
 
-def capability_codes(data: bytes) -> frozenset[int]:
-    """The codes in the data of a NOTIFICATION 2/7 (RFC 5492 §5). Never raises; what does not add up is left out."""
-    capabilities: list[tuple[int, bytes]] = []
+def refused_capabilities(data: bytes, our_body: bytes) -> frozenset[int]:
+    """The codes of those capabilities of our OPEN that the data of a NOTIFICATION 2/7 lists (RFC 5492 §5).
+
+    Without data it is all that we sent. A capability that we did not send is one that the peer misses: nothing to
+    leave out. Never raises.
+    """
+    ours = split_capabilities(our_body)
+    refused: list[tuple[int, bytes]] = []
     try:
-        _split_parameter(data, capabilities)
+        _split_parameter(data, refused)
     except NotificationError:
-        pass
-    return frozenset(code for code, _ in capabilities)
+        pass  # what does not add up is left out
+    return frozenset(code for code, value in ours if not data or (code, value) in refused)
 
 
 def multiprotocol_data(families: tuple[tuple[int, int], ...]) -> bytes:

@@ -1,0 +1,600 @@
+"""One FSM run on one connection. Bytes, times and connection events in; outputs out. No socket, no clock.
+
+The table in `fsm.py` says what happens; the methods named there are here. Everything that concerns more than one
+connection (collisions, back-off, what a lost session means for its routes) is the owner's, `Peer`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from bgp.families import Address, Family
+from bgp.session.fsm import TRANSITIONS, Action, Event, State
+from bgp.session.negotiation import Negotiated, negotiate
+from bgp.session.outputs import CloseConnection, OpenConnection, Output, RefreshReceived, RouteChanges, SendBytes, Told
+from bgp.session.settings import LARGE_HOLD_TIME_S, SessionSettings
+from bgp.session.timers import Timers
+from bgp.wire import framing
+from bgp.wire.errors import NotificationError
+from bgp.wire.framing import HEADER_OCTETS, KEEPALIVE_MESSAGE, MAX_OCTETS, MESSAGE_NAMES
+from bgp.wire.notification import (
+    CEASE,
+    COLLISION,
+    FSM_ERROR,
+    HOLD_TIMER_EXPIRED,
+    OUT_OF_RESOURCES,
+    SEND_HOLD_TIMER_EXPIRED,
+    Notification,
+    encode_notification,
+    hard_reset,
+    parse_notification,
+)
+from bgp.wire.open import OpenMessage, encode_open, parse_open
+from bgp.wire.refresh import REQUEST, encode_refresh, parse_refresh
+
+_LEAST_SEND_HOLD_S = 480.0  # RFC 9687 §4.1
+_LEAST_KEEPALIVE_S = 1.0  # RFC 4271 §4.4
+_FSM_SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}  # RFC 6608
+_MESSAGE_EVENTS = {
+    framing.OPEN: Event.OPEN,
+    framing.UPDATE: Event.UPDATE,
+    framing.NOTIFICATION: Event.NOTIFICATION,
+    framing.KEEPALIVE: Event.KEEPALIVE,
+    framing.ROUTE_REFRESH: Event.ROUTE_REFRESH,
+}
+_ERROR_EVENTS = {1: Event.HEADER_ERROR, 2: Event.OPEN_ERROR, 7: Event.ROUTE_REFRESH_ERROR}  # by NOTIFICATION code
+
+OnMalformed = Callable[[bytes, str, str], None]
+
+
+class UpdateParserProtocol(Protocol):
+    def parse(self, data: bytes, start: int, end: int, changes: list[Any]) -> None:
+        """Append what the UPDATE body data[start:end] says. Raises NotificationError and nothing else."""
+
+
+# What was negotiated, and whom to tell of faults that are not worth a reset: (UPDATE body, verdict, text).
+MakeParser = Callable[[Negotiated, OnMalformed], UpdateParserProtocol]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why a session is over. At most one of `sent` and `received` is set; neither: the connection failed.
+
+    `is_counted` False: nothing to hold against the peer. `is_hard`: we ended it for good, its routes must go.
+    """
+
+    reason: str
+    state: State
+    sent: Notification | None = None
+    received: Notification | None = None
+    is_counted: bool = True
+    is_hard: bool = False
+    negotiated: Negotiated | None = None
+
+
+class SessionOwner(Protocol):
+    def open_received(self, session: Session, negotiated: Negotiated, now: float) -> bool:
+        """An acceptable OPEN: may the session go on (RFC 4271 §6.8)? It has been ended if not."""
+
+    def session_established(self, session: Session, negotiated: Negotiated, now: float) -> None: ...
+
+    def session_ended(self, session: Session, ended: Ended, now: float) -> None: ...
+
+    def malformed(self, message: bytes, text: str, answer: str, now: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Occurrence:
+    """An event with what came with it."""
+
+    event: Event
+    was: State
+    now: float
+    why: str = ""
+    notification: Notification | None = None
+    negotiated: Negotiated | None = None
+    message: bytes = b""
+    is_hard: bool = False
+    is_blocked: bool = False  # nothing more can be sent
+
+
+class Session:
+    """See the module. `opening` is the OPEN that we send; `sent` and `received` count messages by type, for the peer."""
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        *,
+        owner: SessionOwner,
+        emit: Callable[[Output], None],
+        rng: random.Random,
+        make_parser: MakeParser,
+        opening: OpenMessage,
+        sent: dict[str, int],
+        received: dict[str, int],
+        is_incoming: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.state = State.IDLE
+        self.is_incoming = is_incoming
+        self.opening = opening
+        self.negotiated: Negotiated | None = None
+        self.parser: UpdateParserProtocol | None = None
+        self.local_address: Address = b""
+        self.remote_address: Address = b""
+        self.is_connected = False
+        self.open_sent_at = math.inf
+        self.timers = Timers(rng)
+        self._owner = owner
+        self._emit = emit
+        self._make_parser = make_parser
+        self._sent = sent
+        self._received = received
+        self._rest = b""
+        self._now = 0.0
+        self._max_receive_octets = MAX_OCTETS
+        self._actions: dict[Action, Callable[[_Occurrence], None]] = {
+            action: getattr(self, f"_{action.value}") for action in Action
+        }
+
+    # --- what happens to it -----------------------------------------------------------------------------------------
+
+    def start(self, event: Event, now: float, *, retry_s: float | None = None) -> None:
+        """`event`: one of the six starts. `retry_s`: pause before dialling from Active, ConnectRetryTime if None."""
+        self._retry_s = self.settings.connect_retry_s if retry_s is None else retry_s
+        self._fire(event, now)
+
+    def connection_made(self, now: float, local_address: Address, remote_address: Address) -> None:
+        self.local_address, self.remote_address = local_address, remote_address
+        self.is_connected = True
+        self._rest = b""
+        self._fire(Event.TCP_CONNECTION_CONFIRMED if self.is_incoming else Event.TCP_CR_ACKED, now)
+
+    def connection_failed(self, now: float, reason: str) -> None:
+        self.is_connected = False
+        self._fire(Event.TCP_CONNECTION_FAILS, now, reason)
+
+    def connection_lost(self, now: float, reason: str) -> None:
+        self.is_connected = False
+        self._fire(Event.TCP_CONNECTION_FAILS, now, reason)
+
+    def supersede(self, now: float) -> None:
+        """The peer has opened a new connection, so this one is as good as lost (RFC 4724 §5)."""
+        self._fire(Event.TCP_CONNECTION_FAILS, now, "the peer opened a new connection")
+
+    def stop(self, now: float, notification: Notification, reason: str, *, is_automatic: bool, is_hard: bool) -> None:
+        event = Event.AUTOMATIC_STOP if is_automatic else Event.MANUAL_STOP
+        restart = self.negotiated.peer_restart if self.negotiated else None
+        if is_hard and self.state is State.ESTABLISHED and restart is not None and restart.notification:
+            # With the N bit a plain Cease would have the peer keep our routes (RFC 8538 §3).
+            notification = Notification(*hard_reset(notification.code, notification.subcode, notification.data))
+        self._fire(event, now, reason, notification=notification, is_hard=is_hard)
+
+    def reject(self, now: float, notification: Notification, reason: str) -> None:
+        """Refuse a connection on arrival: say why, as a courtesy, and close."""
+        self._tell(notification, "sent")
+        self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), now)
+        self._emit(CloseConnection(self))
+        self._owner.session_ended(self, Ended(reason, State.IDLE, sent=notification, is_counted=False), now)
+
+    def dump(self, now: float) -> None:
+        """Lose a collision (RFC 4271 §6.8)."""
+        self._fire(Event.OPEN_COLLISION_DUMP, now, "connection collision", notification=Notification(CEASE, COLLISION))
+
+    def cancel(self, now: float) -> None:
+        """Give up an attempt that has no connection yet; the other one got there first."""
+        self._fire(Event.AUTOMATIC_STOP, now, "the other connection was first")
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the peer. Never raises because of what the peer sent."""
+        if not self.is_connected or self.state is State.IDLE:
+            return
+        self._now = now
+        buffer = self._rest + data if self._rest else data
+        at = 0
+        while self.state is not State.ESTABLISHED:
+            bounds, error = framing.cut(buffer, at, self._max_receive_octets, 1)
+            if error is not None:
+                self._header_error(buffer, at, error)
+                return
+            if len(bounds) == 1:
+                self._rest = buffer[at:]
+                return
+            self._take_early(buffer[at : bounds[1]])
+            if not self.is_connected:
+                return
+            at = bounds[1]
+        self._take_established(buffer, at)
+
+    def _take_early(self, message: bytes) -> None:
+        """A message outside Established: only OPEN, KEEPALIVE and NOTIFICATION have a meaning there."""
+        self._count(message[18])
+        try:
+            self._take(message)
+        except NotificationError as error:
+            self._protocol_error(message, error)
+        except Exception as error:  # a defect of ours must cost this session only
+            self._defect(message, error)
+
+    def _take_established(self, buffer: bytes, at: int) -> None:
+        """All whole messages from `at`; the loop runs once an UPDATE."""
+        assert self.parser is not None
+        parse = self.parser.parse
+        bounds, header_error = framing.cut(buffer, at, self._max_receive_octets)
+        changes: list[Any] = []
+        failure: Exception | None = None
+        updates = 0
+        end = at
+        try:
+            for end in islice(bounds, 1, None):
+                if buffer[at + 18] == framing.UPDATE:
+                    updates += 1
+                    parse(buffer, at + HEADER_OCTETS, end, changes)
+                else:
+                    if buffer[at + 18] in (framing.NOTIFICATION, framing.OPEN) and changes:
+                        self._emit(RouteChanges(self, changes))
+                        changes = []
+                    self._count(buffer[at + 18])
+                    self._take(buffer[at:end])
+                    if self.state is not State.ESTABLISHED:
+                        break
+                at = end
+        except Exception as error:
+            failure = error
+        self._received["update"] += updates
+        if changes:
+            self._emit(RouteChanges(self, changes))
+        if isinstance(failure, NotificationError):
+            self._protocol_error(buffer[at:end], failure)
+        elif failure is not None:
+            self._defect(buffer[at:end], failure)
+        elif self.state is not State.ESTABLISHED:
+            return
+        elif header_error is not None:
+            self._header_error(buffer, at, header_error)
+        else:
+            if updates:
+                self._restart_hold(self._now)
+            self._rest = buffer[at:]
+
+    def _take(self, message: bytes) -> None:
+        """Any message but an UPDATE in Established. Raises NotificationError."""
+        kind = message[18]
+        event = _MESSAGE_EVENTS[kind]
+        if kind == framing.NOTIFICATION:
+            notification = parse_notification(message[HEADER_OCTETS:])
+            self._tell(notification, "received")
+            if (notification.code, notification.subcode) == (2, 1):
+                event = Event.NOTIFICATION_VERSION_ERROR
+            self._fire(event, self._now, f"received {notification}", notification=notification)
+        elif kind == framing.OPEN and self.state in (State.OPEN_SENT, State.CONNECT, State.ACTIVE):
+            self._take_open(message)
+        else:
+            self._fire(event, self._now, message=message)
+
+    def _take_open(self, message: bytes) -> None:
+        negotiated = negotiate(self.settings, self.opening, parse_open(message[HEADER_OCTETS:]))
+        if not self._owner.open_received(self, negotiated, self._now):
+            return
+        is_early = self.state is not State.OPEN_SENT and self.timers.is_running("delay_open")
+        event = Event.OPEN_WITH_DELAY_OPEN_TIMER if is_early else Event.OPEN
+        self._fire(event, self._now, negotiated=negotiated)
+
+    def _header_error(self, buffer: bytes, at: int, error: NotificationError) -> None:
+        self._protocol_error(buffer[at : at + MAX_OCTETS], error)
+
+    def _protocol_error(self, message: bytes, error: NotificationError) -> None:
+        self._owner.malformed(message, str(error), "session reset", self._now)
+        self._fire(
+            _ERROR_EVENTS.get(error.code, Event.UPDATE_ERROR),
+            self._now,
+            str(error),
+            notification=Notification(error.code, error.subcode, error.data),
+        )
+
+    def _defect(self, message: bytes, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        self._emit(Told("defect", {"error": text, "message": message[:MAX_OCTETS].hex()}))
+        self._owner.malformed(message, text, "session reset", self._now)
+        notification = Notification(CEASE, OUT_OF_RESOURCES)
+        self._fire(Event.AUTOMATIC_STOP, self._now, f"internal error, {text}", notification=notification)
+
+    def _fault(self, body: bytes, verdict: str, text: str) -> None:
+        """The parser met what RFC 7606 heals."""
+        self._owner.malformed(framing.message(framing.UPDATE, body), text, verdict, self._now)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def update_sent(self, count: int, now: float) -> None:
+        """The speaker wrote UPDATEs into the connection: they count, and stand for a KEEPALIVE (RFC 4271 §8.2.2)."""
+        self._sent["update"] += count
+        self._restart_keepalive(now)
+
+    def send_refresh(self, family: Family, now: float) -> bool:
+        """Ask for all routes of a family. False: not Established, or the peer has no route refresh."""
+        negotiated = self.negotiated
+        if self.state is not State.ESTABLISHED or negotiated is None or not negotiated.route_refresh:
+            return False
+        if family not in negotiated.families:
+            return False
+        self._send(framing.ROUTE_REFRESH, encode_refresh(family), now)
+        return True
+
+    def probe(self, now: float) -> None:
+        """Send a KEEPALIVE now: if the peer has rebooted, its TCP answers with a reset."""
+        if self.state is State.ESTABLISHED:
+            self._send_keepalive_message(now)
+
+    def send_blocked(self, now: float) -> None:
+        """TCP takes no more although something waits (RFC 9687). Call bytes_flushed first after a partial write."""
+        if self.state is State.ESTABLISHED and not self.timers.is_running("send_hold"):
+            self._restart_send_hold(now)
+
+    def bytes_flushed(self, now: float) -> None:
+        """TCP took something, so the peer is reading."""
+        self.timers.stop("send_hold")
+
+    def _send(self, kind: int, message: bytes, now: float) -> None:
+        self._sent[MESSAGE_NAMES[kind]] += 1
+        self._emit(SendBytes(self, message))
+
+    def _send_keepalive_message(self, now: float) -> None:
+        self._send(framing.KEEPALIVE, KEEPALIVE_MESSAGE, now)
+        self._restart_keepalive(now)
+
+    # --- timers -----------------------------------------------------------------------------------------------------
+
+    def next_timer_at(self) -> float | None:
+        return self.timers.next_at()
+
+    def handle_timer(self, now: float) -> None:
+        while (name := self.timers.pop_due(now)) is not None:
+            self._expired(name, now)
+
+    def _expired(self, name: str, now: float) -> None:
+        if name == "hold":
+            # In OpenSent it is the large one, for the OPEN.
+            waited = self.negotiated.hold_time_s if self.negotiated else LARGE_HOLD_TIME_S
+            self._fire(
+                Event.HOLD_TIMER_EXPIRES,
+                now,
+                f"hold timer expired, nothing received for {waited:g} s",
+                notification=Notification(HOLD_TIMER_EXPIRED, 0),
+            )
+        elif name == "send_hold":
+            self._fire(
+                Event.SEND_HOLD_TIMER_EXPIRES,
+                now,
+                "send hold timer expired, the peer does not read",
+                notification=Notification(SEND_HOLD_TIMER_EXPIRED, 0),
+                is_blocked=True,
+            )
+        else:
+            event = {
+                "connect_retry": Event.CONNECT_RETRY_TIMER_EXPIRES,
+                "keepalive": Event.KEEPALIVE_TIMER_EXPIRES,
+                "delay_open": Event.DELAY_OPEN_TIMER_EXPIRES,
+            }[name]
+            self._fire(event, now, f"{name} timer expired")
+
+    def _restart_hold(self, now: float) -> None:
+        hold_time_s = self.negotiated.hold_time_s if self.negotiated else 0
+        if hold_time_s:
+            self.timers.start("hold", now, hold_time_s)
+        else:
+            self.timers.stop("hold")
+
+    def _restart_keepalive(self, now: float) -> None:
+        keepalive_s = self.negotiated.keepalive_s if self.negotiated else 0.0
+        if keepalive_s:
+            self.timers.start_jittered("keepalive", now, keepalive_s, at_least_s=_LEAST_KEEPALIVE_S)
+
+    def _restart_send_hold(self, now: float) -> None:
+        hold_time_s = self.negotiated.hold_time_s if self.negotiated else 0
+        send_hold_s = self.settings.send_hold_time_s
+        if send_hold_s is None:
+            send_hold_s = max(_LEAST_SEND_HOLD_S, 2.0 * hold_time_s)
+        if hold_time_s and send_hold_s:  # RFC 9687 §4.3: hold time 0 stops it too
+            self.timers.start("send_hold", now, send_hold_s)
+
+    def _restart_connect_retry(self, now: float) -> None:
+        # A passive peer has nothing to retry: RFC 4271 would have it dial when this expires in Active.
+        if not self.settings.is_passive and not self.is_incoming:
+            self.timers.start_jittered("connect_retry", now, self.settings.connect_retry_s)
+
+    # --- the machine ------------------------------------------------------------------------------------------------
+
+    def _fire(
+        self,
+        event: Event,
+        now: float,
+        why: str = "",
+        *,
+        notification: Notification | None = None,
+        negotiated: Negotiated | None = None,
+        message: bytes = b"",
+        is_hard: bool = False,
+        is_blocked: bool = False,
+    ) -> None:
+        was = self.state
+        transition = TRANSITIONS[was, event]
+        self.state = transition.to[0]
+        self._actions[transition.action](
+            _Occurrence(event, was, now, why, notification, negotiated, message, is_hard, is_blocked)
+        )
+
+    def _ignore(self, _: _Occurrence) -> None:
+        pass
+
+    def _dial(self, happened: _Occurrence) -> None:
+        self._restart_connect_retry(happened.now)
+        self._emit(OpenConnection(self))
+
+    def _listen(self, happened: _Occurrence) -> None:
+        if not self.settings.is_passive and not self.is_incoming:
+            self.timers.start_jittered("connect_retry", happened.now, self._retry_s)
+
+    def _redial(self, happened: _Occurrence) -> None:
+        self.timers.stop("delay_open")
+        if happened.was is State.CONNECT:
+            self._disconnect(abort=True)
+        self._restart_connect_retry(happened.now)
+        self._emit(OpenConnection(self))
+
+    def _open_or_delay(self, happened: _Occurrence) -> None:
+        self.timers.stop("connect_retry")
+        if self.settings.delay_open_s:
+            self.state = happened.was
+            self.timers.start_jittered("delay_open", happened.now, self.settings.delay_open_s)
+        else:
+            self._send_open(happened)
+
+    def _send_open(self, happened: _Occurrence) -> None:
+        self.timers.stop_all()
+        self.open_sent_at = happened.now
+        offered = self.opening.capabilities.extended_message
+        self._max_receive_octets = framing.EXTENDED_MAX_OCTETS if offered else MAX_OCTETS
+        self._send(framing.OPEN, encode_open(self.opening), happened.now)
+        self.timers.start("hold", happened.now, LARGE_HOLD_TIME_S)
+
+    def _attempt_failed(self, happened: _Occurrence) -> None:
+        if self.timers.is_running("delay_open"):
+            self.state = State.ACTIVE
+            self.timers.stop("delay_open")
+            self._restart_connect_retry(happened.now)
+        else:
+            self._end(happened)
+
+    def _connection_lost_before_open(self, happened: _Occurrence) -> None:
+        self._end(happened)
+
+    def _connection_lost_in_open_sent(self, happened: _Occurrence) -> None:
+        """The FSM waits for another connection, the peer's or its own after ConnectRetryTime."""
+        self._disconnect(abort=True)
+        self.timers.stop_all()
+        self._restart_connect_retry(happened.now)
+
+    def _accept_early_open(self, happened: _Occurrence) -> None:
+        self._send_open(happened)
+        self._accept_open(happened)
+
+    def _accept_open(self, happened: _Occurrence) -> None:
+        assert happened.negotiated is not None
+        self.negotiated = happened.negotiated
+        self.timers.stop_all()
+        self._send_keepalive_message(happened.now)
+        self._restart_hold(happened.now)
+
+    def _establish(self, happened: _Occurrence) -> None:
+        assert self.negotiated is not None
+        self._max_receive_octets = self.negotiated.max_receive_octets
+        self._restart_hold(happened.now)
+        self.parser = self._make_parser(self.negotiated, self._fault)
+        self._owner.session_established(self, self.negotiated, happened.now)
+
+    def _send_keepalive(self, happened: _Occurrence) -> None:
+        self._send_keepalive_message(happened.now)
+
+    def _take_keepalive(self, happened: _Occurrence) -> None:
+        self._restart_hold(happened.now)
+
+    def _take_update(self, happened: _Occurrence) -> None:
+        """For an UPDATE that comes through the table; receive_data does the same for a whole read at once."""
+        changes: list[Any] = []
+        assert self.parser is not None
+        self.parser.parse(happened.message, HEADER_OCTETS, len(happened.message), changes)
+        if changes:
+            self._emit(RouteChanges(self, changes))
+        self._restart_hold(happened.now)
+
+    def _take_refresh(self, happened: _Occurrence) -> None:
+        """RFC 2918 §4: what was not negotiated is ignored, and so is a subtype nobody defined (RFC 7313 §5)."""
+        refresh = parse_refresh(happened.message)
+        self._restart_hold(happened.now)
+        family = refresh.family
+        if refresh.subtype == REQUEST and family is not None and self.negotiated and family in self.negotiated.families:
+            self._emit(RefreshReceived(self, family))
+
+    def _stop_by_hand(self, happened: _Occurrence) -> None:
+        if happened.was in _FSM_SUBCODES:
+            self._notify(happened)
+        else:
+            self._end(happened, is_counted=False)
+
+    def _drop(self, happened: _Occurrence) -> None:
+        received = happened.notification if happened.event is Event.NOTIFICATION else None
+        self._end(happened, received=received)
+
+    def _drop_uncounted(self, happened: _Occurrence) -> None:
+        self._end(happened, received=happened.notification, is_counted=False)
+
+    def _notify(self, happened: _Occurrence) -> None:
+        notification = happened.notification or Notification(CEASE, 0)
+        if not happened.is_blocked:
+            self._tell(notification, "sent")
+            self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), happened.now)
+        uncounted = (Event.MANUAL_STOP, Event.OPEN_COLLISION_DUMP)
+        self._end(happened, sent=notification, is_counted=happened.event not in uncounted)
+
+    def _unexpected(self, happened: _Occurrence) -> None:
+        subcode = _FSM_SUBCODES[happened.was]
+        why = f"{happened.event.name} in {happened.was.value}"
+        if happened.message:
+            self._owner.malformed(happened.message, f"{FSM_ERROR}/{subcode} {why}", "session reset", happened.now)
+        notification = Notification(FSM_ERROR, subcode)
+        self._tell(notification, "sent")
+        self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), happened.now)
+        self._end(happened, sent=notification, reason=why)
+
+    def _end(
+        self,
+        happened: _Occurrence,
+        *,
+        sent: Notification | None = None,
+        received: Notification | None = None,
+        is_counted: bool = True,
+        reason: str = "",
+    ) -> None:
+        self._disconnect(abort=happened.is_blocked)
+        self.timers.stop_all()
+        self._owner.session_ended(
+            self,
+            Ended(
+                reason=reason or happened.why or happened.event.name,
+                state=happened.was,
+                sent=sent,
+                received=received,
+                is_counted=is_counted,
+                is_hard=happened.is_hard,
+                negotiated=self.negotiated,
+            ),
+            happened.now,
+        )
+
+    def _disconnect(self, *, abort: bool) -> None:
+        """Also when the other side has closed already: whoever holds the socket may then forget it."""
+        self.is_connected = False
+        self._rest = b""
+        self._emit(CloseConnection(self, abort))
+
+    def _count(self, kind: int) -> None:
+        self._received[MESSAGE_NAMES[kind]] += 1
+
+    def _tell(self, notification: Notification, direction: str) -> None:
+        self._emit(
+            Told(
+                f"notification_{direction}",
+                {"code": notification.code, "subcode": notification.subcode, "text": str(notification)},
+            )
+        )
+
+
+def _parts(notification: Notification) -> tuple[int, int, bytes]:
+    return notification.code, notification.subcode, notification.data
