@@ -158,7 +158,7 @@ _CONNECT = [
     _t(Action.OPEN_OR_DELAY, _S, _C),  # 17
     _t(Action.ATTEMPT_FAILED, _I, _A),  # 18: Active if DelayOpenTimer runs
     _t(Action.DROP, _I),  # 19
-    _t(Action.ACCEPT_EARLY_OPEN, _F, _I),  # 20
+    _t(Action.ACCEPT_EARLY_OPEN, _F),  # 20
     _t(Action.DROP, _I),  # 21
     _t(Action.DROP, _I),  # 22
     _t(Action.DROP, _I),  # 23
@@ -192,7 +192,7 @@ _ACTIVE = [
     _t(Action.OPEN_OR_DELAY, _S, _A),  # 17
     _t(Action.CONNECTION_LOST_BEFORE_OPEN, _I),  # 18
     _t(Action.DROP, _I),  # 19
-    _t(Action.ACCEPT_EARLY_OPEN, _F, _I),  # 20
+    _t(Action.ACCEPT_EARLY_OPEN, _F),  # 20
     _t(Action.DROP, _I),  # 21
     _t(Action.DROP, _I),  # 22
     _t(Action.DROP, _I),  # 23
@@ -224,8 +224,8 @@ _OPEN_SENT = [
     _t(Action.IGNORE, _S),  # 15
     _t(Action.IGNORE, _S),  # 16
     _t(Action.IGNORE, _S),  # 17
-    _t(Action.CONNECTION_LOST_IN_OPEN_SENT, _A),  # 18
-    _t(Action.ACCEPT_OPEN, _F, _I),  # 19: Idle if it is unacceptable or loses a collision
+    _t(Action.CONNECTION_LOST_IN_OPEN_SENT, _A, _I),  # 18: Idle if it was the peer's connection
+    _t(Action.ACCEPT_OPEN, _F),  # 19: one that is unacceptable is 22, one that loses a collision 23
     _t(Action.UNEXPECTED, _I),  # 20
     _t(Action.NOTIFY, _I),  # 21
     _t(Action.NOTIFY, _I),  # 22

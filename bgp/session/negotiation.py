@@ -118,11 +118,13 @@ def negotiate(settings: SessionSettings, sent: OpenMessage, received: OpenMessag
         min_hold_time_s=settings.min_hold_time_s,
     )
     ours, theirs = sent.capabilities, received.capabilities
-    offered, peers = _families(ours), _families(theirs)
+    # Without the capability IPv4 unicast is implied, but only if it is configured.
+    offered = tuple(family for family in _families(ours) if family in settings.families)
+    peers = _families(theirs)
     families = tuple(family for family in offered if family in peers)
     if not families:
         # Nothing could ever be exchanged: the one case where we cannot do without a capability (RFC 5492 §3).
-        wanted = tuple((family.afi, family.safi) for family in offered)
+        wanted = tuple((family.afi, family.safi) for family in settings.families)
         raise NotificationError(OPEN_ERROR, 7, multiprotocol_data(wanted), "no address family in common")
     hold_time_s = min(sent.hold_time_s, received.hold_time_s)
     both_extended = ours.extended_message and theirs.extended_message

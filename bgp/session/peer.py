@@ -38,7 +38,7 @@ from bgp.wire.open import encode_open, refused_capabilities
 _MAX_IDLE_HOLD_S = 60.0
 _DECAY_S = 60.0  # Established for so long takes one doubling back
 _PATIENCE_S = 5.0  # an OPEN normally comes at once; a connection that has waited longer than this wins no collision
-_QUIET_S = 10.0  # between two reports of malformed messages
+_QUIET_S = 10.0  # between two reports of malformed messages, or of rejected connections
 _KEPT_MALFORMED = 8
 _STATE_ORDER = list(State)
 # RFC 8538 §5: with these the peer is to drop our routes at once, graceful restart or not.
@@ -100,6 +100,7 @@ class Peer:
         self._shown_state = State.IDLE
         self._why = ""
         self._told_malformed_at = -math.inf
+        self._told_rejection_at = -math.inf
         self._untold_malformed = 0
 
     # --- what can be seen -------------------------------------------------------------------------------------------
@@ -226,7 +227,8 @@ class Peer:
         old, self.settings = self.settings, settings
         for session in self._sessions:
             session.settings = settings
-        return old.needs_reset(settings) and any(session.is_connected for session in self._sessions)
+        is_waiting = self.established is None  # in Active, say, with or without a ConnectRetryTimer
+        return old.needs_reset(settings) or (old.is_passive != settings.is_passive and is_waiting)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -237,14 +239,15 @@ class Peer:
         if refusal is not None:
             session.reject(now, refusal, str(refusal))
             return session
-        for other in self.sessions:
+        others = self.sessions
+        self._sessions.append(session)
+        for other in others:
             if other.state is State.ESTABLISHED:
                 # Tracked until its OPEN says more (RFC 4271 §8.2.2); and if the peer has forgotten the session that
                 # we believe in, this makes its TCP say so.
                 other.probe(now)
             elif other.is_incoming:
                 other.dump(now)  # who connects again has given up the first
-        self._sessions.append(session)
         self._is_started = True
         session.start(Event.AUTOMATIC_START_PASSIVE, now)
         session.connection_made(now, local_address, remote_address)
@@ -265,15 +268,20 @@ class Peer:
 
     def connection_failed(self, session: Session, now: float, reason: str) -> None:
         """OpenConnection has failed."""
+        self._note_loss(session, f"connect: {reason}", now)
         session.connection_failed(now, f"connect: {reason}")
         self._note_state(now)
 
     def connection_lost(self, session: Session, now: float, reason: str) -> None:
+        self._note_loss(session, f"connection lost: {reason}", now)
         session.connection_lost(now, f"connection lost: {reason}")
-        if session.is_incoming and session.state is State.ACTIVE:
-            # Its FSM would wait for another connection, but a connection that comes has an FSM of its own.
-            session.cancel(now)
         self._note_state(now)
+
+    def _note_loss(self, session: Session, reason: str, now: float) -> None:
+        """Also where the FSM lives on (OpenSent → Active), a person wants to know why there is no session."""
+        if session in self._sessions and self.established is None:
+            self._why = reason
+            self.last_error = (reason, now)
 
     def receive_data(self, session: Session, data: bytes, now: float) -> None:
         session.receive_data(data, now)
@@ -341,7 +349,7 @@ class Peer:
 
     def session_ended(self, session: Session, ended: Ended, now: float) -> None:
         if session not in self._sessions:
-            self._outputs.append(Told("connection_rejected", {"peer": self.name, "why": ended.reason}))
+            self._tell_rejection(ended.reason, now)
             return
         self._sessions.remove(session)
         was_established = ended.state is State.ESTABLISHED
@@ -351,11 +359,12 @@ class Peer:
             self._established_at = None
             self._omitted = frozenset()  # it may be another software that comes back
             self._outputs.append(PeerDown(session, ended.reason, _is_retained(ended)))
+        has_new_omissions = self._omit_refused(session, ended)
         if not self._sessions or was_established:
             self._why = ended.reason
             self.last_error = (ended.reason, now)
         if self._is_started and not self._sessions:
-            self._plan_restart(session, ended, now)
+            self._plan_restart(ended, now, is_retry=has_new_omissions)
 
     def malformed(self, message: bytes, text: str, answer: str, now: float) -> None:
         self.malformed_count += 1
@@ -366,6 +375,11 @@ class Peer:
         fields = {"peer": self.name, "text": text, "answer": answer, "more": self._untold_malformed}
         self._outputs.append(Told("malformed_message", fields))
         self._told_malformed_at, self._untold_malformed = now, 0
+
+    def _tell_rejection(self, why: str, now: float) -> None:
+        if now - self._told_rejection_at >= _QUIET_S:
+            self._told_rejection_at = now
+            self._outputs.append(Told("connection_rejected", {"peer": self.name, "why": why}))
 
     # --- trying again -----------------------------------------------------------------------------------------------
 
@@ -398,18 +412,18 @@ class Peer:
         self._sessions.append(session)
         session.start(event, now, retry_s=retry_s)
 
-    def _plan_restart(self, session: Session, ended: Ended, now: float) -> None:
-        """The last session is gone. When may the next begin, and is the peer let in meanwhile?"""
+    def _plan_restart(self, ended: Ended, now: float, *, is_retry: bool) -> None:
+        """The last session is gone. When may the next begin, and is the peer let in meanwhile?
+
+        `is_retry`: it was refused for a capability that the next OPEN will not have.
+        """
         if ended.state in (State.CONNECT, State.ACTIVE) and ended.sent is None and ended.received is None:
             # Nobody there, which is not an oscillation: dial again after ConnectRetryTime.
             self._listen(now, self.settings.connect_retry_s)
             return
-        if self._omit_refused(session, ended):
-            self._listen(now, self.settings.idle_hold_s)
-            return
         told = ended.sent or ended.received
         harmless = told is not None and told.code == CEASE and told.subcode in _HARMLESS_SUBCODES
-        if not ended.is_counted or harmless:
+        if is_retry or harmless or not ended.is_counted:
             self._listen(now, self.settings.idle_hold_s)
             return
         pause_s = min(_MAX_IDLE_HOLD_S, self.settings.idle_hold_s * 2.0**self._failures)
@@ -427,7 +441,7 @@ class Peer:
     def _omit_refused(self, session: Session, ended: Ended) -> bool:
         """RFC 5492 §3: a peer that does not take our capabilities gets an OPEN without them. True: that is new."""
         received = ended.received
-        if received is None or received.code != OPEN_ERROR or ended.state is not State.OPEN_SENT:
+        if received is None or received.code != OPEN_ERROR or ended.state is State.ESTABLISHED:
             return False
         if received.subcode == 4:
             refused = ALL_CAPABILITIES

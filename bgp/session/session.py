@@ -147,25 +147,25 @@ class Session:
     def start(self, event: Event, now: float, *, retry_s: float | None = None) -> None:
         """`event`: one of the six starts. `retry_s`: pause before dialling from Active, ConnectRetryTime if None."""
         self._retry_s = self.settings.connect_retry_s if retry_s is None else retry_s
-        self._fire(event, now)
+        self.fire(event, now)
 
     def connection_made(self, now: float, local_address: Address, remote_address: Address) -> None:
         self.local_address, self.remote_address = local_address, remote_address
         self.is_connected = True
         self._rest = b""
-        self._fire(Event.TCP_CONNECTION_CONFIRMED if self.is_incoming else Event.TCP_CR_ACKED, now)
+        self.fire(Event.TCP_CONNECTION_CONFIRMED if self.is_incoming else Event.TCP_CR_ACKED, now)
 
     def connection_failed(self, now: float, reason: str) -> None:
         self.is_connected = False
-        self._fire(Event.TCP_CONNECTION_FAILS, now, reason)
+        self.fire(Event.TCP_CONNECTION_FAILS, now, reason)
 
     def connection_lost(self, now: float, reason: str) -> None:
         self.is_connected = False
-        self._fire(Event.TCP_CONNECTION_FAILS, now, reason)
+        self.fire(Event.TCP_CONNECTION_FAILS, now, reason)
 
     def supersede(self, now: float) -> None:
         """The peer has opened a new connection, so this one is as good as lost (RFC 4724 §5)."""
-        self._fire(Event.TCP_CONNECTION_FAILS, now, "the peer opened a new connection")
+        self.fire(Event.TCP_CONNECTION_FAILS, now, "the peer opened a new connection")
 
     def stop(self, now: float, notification: Notification, reason: str, *, is_automatic: bool, is_hard: bool) -> None:
         event = Event.AUTOMATIC_STOP if is_automatic else Event.MANUAL_STOP
@@ -173,22 +173,21 @@ class Session:
         if is_hard and self.state is State.ESTABLISHED and restart is not None and restart.notification:
             # With the N bit a plain Cease would have the peer keep our routes (RFC 8538 §3).
             notification = Notification(*hard_reset(notification.code, notification.subcode, notification.data))
-        self._fire(event, now, reason, notification=notification, is_hard=is_hard)
+        self.fire(event, now, reason, notification=notification, is_hard=is_hard)
 
     def reject(self, now: float, notification: Notification, reason: str) -> None:
         """Refuse a connection on arrival: say why, as a courtesy, and close."""
-        self._tell(notification, "sent")
         self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), now)
         self._emit(CloseConnection(self))
         self._owner.session_ended(self, Ended(reason, State.IDLE, sent=notification, is_counted=False), now)
 
     def dump(self, now: float) -> None:
         """Lose a collision (RFC 4271 §6.8)."""
-        self._fire(Event.OPEN_COLLISION_DUMP, now, "connection collision", notification=Notification(CEASE, COLLISION))
+        self.fire(Event.OPEN_COLLISION_DUMP, now, "connection collision", notification=Notification(CEASE, COLLISION))
 
     def cancel(self, now: float) -> None:
         """Give up an attempt that has no connection yet; the other one got there first."""
-        self._fire(Event.AUTOMATIC_STOP, now, "the other connection was first")
+        self.fire(Event.AUTOMATIC_STOP, now, "the other connection was first")
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -273,11 +272,11 @@ class Session:
             self._tell(notification, "received")
             if (notification.code, notification.subcode) == (2, 1):
                 event = Event.NOTIFICATION_VERSION_ERROR
-            self._fire(event, self._now, f"received {notification}", notification=notification)
+            self.fire(event, self._now, f"received {notification}", notification=notification)
         elif kind == framing.OPEN and self.state in (State.OPEN_SENT, State.CONNECT, State.ACTIVE):
             self._take_open(message)
         else:
-            self._fire(event, self._now, message=message)
+            self.fire(event, self._now, message=message)
 
     def _take_open(self, message: bytes) -> None:
         negotiated = negotiate(self.settings, self.opening, parse_open(message[HEADER_OCTETS:]))
@@ -285,14 +284,14 @@ class Session:
             return
         is_early = self.state is not State.OPEN_SENT and self.timers.is_running("delay_open")
         event = Event.OPEN_WITH_DELAY_OPEN_TIMER if is_early else Event.OPEN
-        self._fire(event, self._now, negotiated=negotiated)
+        self.fire(event, self._now, negotiated=negotiated)
 
     def _header_error(self, buffer: bytes, at: int, error: NotificationError) -> None:
         self._protocol_error(buffer[at : at + MAX_OCTETS], error)
 
     def _protocol_error(self, message: bytes, error: NotificationError) -> None:
         self._owner.malformed(message, str(error), "session reset", self._now)
-        self._fire(
+        self.fire(
             _ERROR_EVENTS.get(error.code, Event.UPDATE_ERROR),
             self._now,
             str(error),
@@ -304,7 +303,7 @@ class Session:
         self._emit(Told("defect", {"error": text, "message": message[:MAX_OCTETS].hex()}))
         self._owner.malformed(message, text, "session reset", self._now)
         notification = Notification(CEASE, OUT_OF_RESOURCES)
-        self._fire(Event.AUTOMATIC_STOP, self._now, f"internal error, {text}", notification=notification)
+        self.fire(Event.AUTOMATIC_STOP, self._now, f"internal error, {text}", notification=notification)
 
     def _fault(self, body: bytes, verdict: str, text: str) -> None:
         """The parser met what RFC 7606 heals."""
@@ -362,14 +361,14 @@ class Session:
         if name == "hold":
             # In OpenSent it is the large one, for the OPEN.
             waited = self.negotiated.hold_time_s if self.negotiated else LARGE_HOLD_TIME_S
-            self._fire(
+            self.fire(
                 Event.HOLD_TIMER_EXPIRES,
                 now,
                 f"hold timer expired, nothing received for {waited:g} s",
                 notification=Notification(HOLD_TIMER_EXPIRED, 0),
             )
         elif name == "send_hold":
-            self._fire(
+            self.fire(
                 Event.SEND_HOLD_TIMER_EXPIRES,
                 now,
                 "send hold timer expired, the peer does not read",
@@ -382,7 +381,7 @@ class Session:
                 "keepalive": Event.KEEPALIVE_TIMER_EXPIRES,
                 "delay_open": Event.DELAY_OPEN_TIMER_EXPIRES,
             }[name]
-            self._fire(event, now, f"{name} timer expired")
+            self.fire(event, now, f"{name} timer expired")
 
     def _restart_hold(self, now: float) -> None:
         hold_time_s = self.negotiated.hold_time_s if self.negotiated else 0
@@ -411,7 +410,7 @@ class Session:
 
     # --- the machine ------------------------------------------------------------------------------------------------
 
-    def _fire(
+    def fire(
         self,
         event: Event,
         now: float,
@@ -423,6 +422,7 @@ class Session:
         is_hard: bool = False,
         is_blocked: bool = False,
     ) -> None:
+        """Look the event up in the table and do what it says. The keyword arguments are what comes with some events."""
         was = self.state
         transition = TRANSITIONS[was, event]
         self.state = transition.to[0]
@@ -476,7 +476,14 @@ class Session:
         self._end(happened)
 
     def _connection_lost_in_open_sent(self, happened: _Occurrence) -> None:
-        """The FSM waits for another connection, the peer's or its own after ConnectRetryTime."""
+        """The FSM waits for another connection, the peer's or its own after ConnectRetryTime.
+
+        One that began with the peer's connection has nothing to wait for: the next would have an FSM of its own.
+        """
+        if self.is_incoming:
+            self.state = State.IDLE
+            self._end(happened)
+            return
         self._disconnect(abort=True)
         self.timers.stop_all()
         self._restart_connect_retry(happened.now)
