@@ -31,6 +31,18 @@ def bgp_routes(namespace: Namespace) -> dict[IPNetwork, KernelRoute]:
     return {route.prefix: route for route in namespace.run(_dump) if route.protocol in BGP_PROTOCOLS}
 
 
+def addresses_of(namespace: Namespace, interface: str = "eth0") -> frozenset[IPAddress]:
+    """All of an interface's addresses, its link-local one too: what a route over it may have as its gateway."""
+
+    def read() -> frozenset[IPAddress]:
+        with IPRoute() as netlink:
+            index = netlink.link_lookup(ifname=interface)[0]
+            found = [message.get_attr("IFA_ADDRESS") for message in netlink.get_addr(index=index)]
+            return frozenset(ipaddress.ip_address(address) for address in found)
+
+    return namespace.run(read)
+
+
 def _dump() -> list[KernelRoute]:
     with IPRoute() as netlink:
         return [
@@ -60,7 +72,7 @@ class DeletionWatch:
 
     def deleted(self) -> list[KernelRoute]:
         """What went since the last call. Raises OSError ENOBUFS if there was more than the socket could hold."""
-        gone = []
+        gone: list[KernelRoute] = []
         parser = MarshalRtnl()
         while True:
             try:

@@ -39,6 +39,8 @@ class Namespace:
         self.file_name = file_name
         netns.create(file_name)
         self.fd = os.open(NETNS / file_name, os.O_RDONLY | os.O_CLOEXEC)
+        if os.fstat(self.fd).st_dev == NETNS.stat().st_dev:
+            raise PermissionError(f"cannot mount {NETNS / file_name}")
 
     @property
     def inode(self) -> int:
@@ -115,6 +117,9 @@ class Run:
         for namespace in reversed(self.namespaces.values()):
             with suppress(OSError):
                 namespace.close()
+        # One that a signal interrupted between making and noting it.
+        for path in NETNS.glob(f"catbird-{self.name}-*"):
+            _remove_namespace(path)
         for folder in (*self.more_folders, *(() if keep_folder else (self.folder,))):
             shutil.rmtree(folder, ignore_errors=True)
         self._lock_path.unlink(missing_ok=True)

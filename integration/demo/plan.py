@@ -88,14 +88,11 @@ class Plan:
     def peers_of(self, router: Router) -> tuple[Router, ...]:
         return tuple(other for other in self.routers if other != router)
 
-    def expected_in_kernel(self, router: Router, without: frozenset[IPNetwork] = frozenset()) -> dict[IPNetwork, Router]:
+    def expected_in_kernel(
+        self, router: Router, without: frozenset[IPNetwork] = frozenset()
+    ) -> dict[IPNetwork, Router]:
         """Prefix → the router it must lead to, for all that `router` learns by BGP; `without` are withdrawn ones."""
-        return {
-            prefix: other for other in self.peers_of(router) for prefix in other.announced if prefix not in without
-        }
-
-    def expected_gateways(self, router: Router, to: Router) -> frozenset[IPAddress]:
-        return frozenset({to.ipv4, to.ipv6})
+        return {prefix: other for other in self.peers_of(router) for prefix in other.announced if prefix not in without}
 
 
 def make_plan(nodes: int = 3, tor: RouterKind = "catbird", speaker: RouterKind = "catbird") -> Plan:
@@ -144,8 +141,10 @@ def _tor(kind: RouterKind) -> Router:
 
 def _block(pool: IPNetwork, bits: int, index: int) -> IPNetwork:
     size = 1 << (pool.max_prefixlen - bits)
-    return ipaddress.ip_network((int(pool.network_address) + index * size, bits)) if pool.version == 4 else (
-        ipaddress.IPv6Network((int(pool.network_address) + index * size, bits))
+    return (
+        ipaddress.ip_network((int(pool.network_address) + index * size, bits))
+        if pool.version == 4
+        else (ipaddress.IPv6Network((int(pool.network_address) + index * size, bits)))
     )
 
 

@@ -65,13 +65,11 @@ class Prober:
             sent[number] = pair, time.monotonic()
             self.send(pair, number)
         deadline = time.monotonic() + timeout_s
-        missing = len(sent)
-        while missing and (left := deadline - time.monotonic()) > 0:
+        while sent and (left := deadline - time.monotonic()) > 0:
             for number, hops, at in self.receive(left):
-                pair, sent_at = sent.get(number, (None, 0.0))
-                if pair is not None and answers[pair] is None:
+                if number in sent:
+                    pair, sent_at = sent.pop(number)
                     answers[pair] = Reply((at - sent_at) * 1000, hops)
-                    missing -= 1
         return answers
 
     def send(self, pair: Pair, number: int) -> bool:
@@ -181,7 +179,11 @@ def _echo_reply(version: int, data: bytes, ancillary: list[tuple[int, int, bytes
         hop_limit = data[8]
         data = data[(data[0] & 0x0F) * 4 :]
     else:
-        hop_limit = next((struct.unpack("i", value)[0] for _, kind, value in ancillary if kind == socket.IPV6_HOPLIMIT), 0)
+        hop_limit = next(
+            (struct.unpack("i", value)[0] for _, kind, value in ancillary if kind == socket.IPV6_HOPLIMIT), 0
+        )
+    if len(data) < 8:
+        return None
     kind, _, _, identifier, number = struct.unpack_from("!BBHHH", data)
     if kind != ECHO_REPLY[version] or identifier != IDENTIFIER or data[8:] != PAYLOAD:
         return None
@@ -190,6 +192,6 @@ def _echo_reply(version: int, data: bytes, ancillary: list[tuple[int, int, bytes
 
 def _checksum(data: bytes) -> int:
     """RFC 1071; `data` has an even length."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF

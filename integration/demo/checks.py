@@ -1,0 +1,222 @@
+"""What `catbird demo --once` verifies, in order, each with how long it took. A check that fails raises Failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bgp.families import IPNetwork
+from integration.demo.kernel_view import DeletionWatch, bgp_routes
+from integration.demo.plan import Router, Workload
+from integration.demo.probe import Pair, Stream
+from integration.demo.routers import wait_until
+from integration.demo.world import World
+
+SESSIONS_TIMEOUT_S = 40.0
+ROUTES_TIMEOUT_S = 20.0
+PACKETS_TIMEOUT_S = 10.0
+DOWN_S = 1.0  # how long a killed speaker stays dead
+
+
+class Failed(Exception):
+    """What was expected and what there was."""
+
+
+@dataclass(slots=True)
+class Result:
+    name: str
+    is_ok: bool
+    took_s: float
+    detail: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+Check = Callable[[World], tuple[str, dict[str, Any]]]  # detail, figures
+
+
+def run_check(name: str, check: Check, world: World) -> Result:
+    began = time.monotonic()
+    try:
+        detail, figures = check(world)
+    except Failed as failure:
+        return Result(name, False, time.monotonic() - began, str(failure))
+    return Result(name, True, time.monotonic() - began, detail, figures)
+
+
+def build_it(world: World) -> tuple[str, dict[str, Any]]:
+    world.build()
+    count = len(world.run.namespaces)
+    return f"{count} namespaces, {len(world.plan.workloads)} workloads", {"namespaces": count}
+
+
+def start_speakers(world: World) -> tuple[str, dict[str, Any]]:
+    world.start()
+    kinds = {router.name: router.kind for router in world.plan.routers}
+    return ", ".join(f"{name} {kind}" for name, kind in kinds.items()), {"speakers": kinds}
+
+
+def sessions_established(world: World) -> tuple[str, dict[str, Any]]:
+    def all_up() -> bool:
+        if dead := world.dead_daemons():
+            raise Failed("; ".join(dead))
+        return all(state == "Established" for state in world.sessions().values())
+
+    if not wait_until(all_up, SESSIONS_TIMEOUT_S, interval_s=0.1):
+        down = [f"{at}→{peer}: {state}" for (at, peer), state in world.sessions().items() if state != "Established"]
+        raise Failed(f"after {SESSIONS_TIMEOUT_S:.0f} s {', '.join(down)}")
+    count = sum(1 for _ in world.plan.sessions())
+    return f"{count} of {count} Established, as both ends say", {"sessions": count}
+
+
+def kernels_programmed(world: World) -> tuple[str, dict[str, Any]]:
+    _wait_for_kernels(world, "")
+    counts = {name: state.right for name, state in world.kernels().items()}
+    text = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{text}: each by its right gateway, none else", {"routes": counts}
+
+
+def everybody_reaches_everybody(world: World) -> tuple[str, dict[str, Any]]:
+    answered: dict[Pair, float] = {}
+    pairs = world.pairs()
+    hops = 0
+    deadline = time.monotonic() + PACKETS_TIMEOUT_S
+    # A first packet may wait for ARP or neighbour discovery on three links in a row: ask again, as ping does.
+    while (left := [pair for pair in pairs if pair not in answered]) and time.monotonic() < deadline:
+        for pair, reply in world.ping(left).items():
+            if reply is not None:
+                answered[pair] = reply.round_trip_ms
+                hops = max(hops, reply.hops)
+    if left:
+        silent = [f"{source.name}→{to.name} IPv{version}" for source, to, version in left]
+        raise Failed(f"no reply on {len(silent)} of {len(pairs)} paths: {', '.join(silent[:8])}")
+    each = len(pairs) // 2
+    worst = max(world.ping(pairs).values(), key=lambda reply: reply.round_trip_ms if reply else 0.0)
+    figures = {
+        "ipv4_pairs": each,
+        "ipv6_pairs": each,
+        "hops": hops,
+        "slowest_ms": worst and round(worst.round_trip_ms, 2),
+    }
+    return f"{each} of {each} pairs over IPv4, {each} of {each} over IPv6, up to {hops} routers on the way", figures
+
+
+def withdrawal_spreads(world: World) -> tuple[str, dict[str, Any]]:
+    home = world.plan.nodes[0]
+    gone, asking = home.workloads[1], world.plan.nodes[1].workloads[0]
+    began = time.monotonic()
+    world.take_away(gone)
+    _wait_for_kernels(world, f"{gone.name} went away")
+    took_s = time.monotonic() - began
+    replies = world.ping([(asking, gone, version) for version in (4, 6)], timeout_s=0.3)
+    if any(replies.values()):
+        raise Failed(f"{gone.name} was taken away and still answers")
+    world.put_back(gone)
+    world.prober.open(gone, world.run.namespaces[gone.name])
+    began = time.monotonic()
+    _wait_for_kernels(world, f"{gone.name} came back")
+    back_s = time.monotonic() - began
+    everybody_reaches_everybody(world)
+    text = f"{gone.name} deleted: gone from every kernel in {took_s * 1000:.0f} ms; back in {back_s * 1000:.0f} ms"
+    return text, {"withdrawn_s": round(took_s, 3), "announced_s": round(back_s, 3)}
+
+
+def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
+    """kill -9 of a speaker under traffic, changes while it is dead, restart: nothing lost, nothing stale.
+
+    A workload of its own and one of a neighbour go away while it is dead: their routes are stale until it is back
+    (the first in the neighbours' kernels, RFC 4724 §4.2; the second in its own, left by the process that died).
+    """
+    victim, other = world.plan.nodes[0], world.plan.nodes[1]
+    daemon = world.daemons[victim.name]
+    own_gone, other_gone = victim.workloads[1], other.workloads[1]
+    watches = {r.name: DeletionWatch(world.run.namespaces[r.name]) for r in world.plan.routers}
+    stream = Stream(world.prober, _paths_through(world, victim, other))
+    stream.start()
+    try:
+        before = set(bgp_routes(world.run.namespaces[victim.name]))
+        daemon.kill()
+        wait_until(lambda: world.daemons[other.name].sessions().get(victim.name) != "Established", 5)
+        world.take_away(own_gone)
+        world.take_away(other_gone)
+        third = world.plan.nodes[-1] if len(world.plan.nodes) > 2 else world.plan.tor
+        wait_until(lambda: not _has_any(world, third, other_gone), 5)
+        time.sleep(DOWN_S)
+        stood = len(before & set(bgp_routes(world.run.namespaces[victim.name])))
+        began = time.monotonic()
+        daemon.start()
+        sessions_established(world)
+        up_s = time.monotonic() - began
+        _wait_for_kernels(world, f"{victim.name} came back", SESSIONS_TIMEOUT_S)
+        converged_s = time.monotonic() - began
+    finally:
+        losses = stream.stop()
+        deleted = {name: watch.deleted() for name, watch in watches.items()}
+        for watch in watches.values():
+            watch.close()
+    wanted_gone = {*own_gone.prefixes, *other_gone.prefixes}
+    lost = [f"{r.prefix} from {at}" for at, routes in deleted.items() for r in routes if r.prefix not in wanted_gone]
+    for workload in (own_gone, other_gone):
+        world.put_back(workload)
+        world.prober.open(workload, world.run.namespaces[workload.name])
+    figures = {
+        "packets_sent": losses.sent,
+        "packets_lost": losses.lost,
+        "longest_gap_ms": round(losses.longest_gap_s * 1000, 1),
+        "routes_lost": len(lost),
+        "stale_routes_left": 0,  # _wait_for_kernels has seen to it
+        "sessions_back_s": round(up_s, 2),
+        "converged_s": round(converged_s, 2),
+    }
+    if stood < len(before) or lost or losses.lost:
+        raise Failed(
+            f"{stood} of {len(before)} routes stood while it was dead; taken out at the restart: "
+            f"{', '.join(lost) or 'none'}; {losses.lost} of {losses.sent} packets lost {losses.per_pair or ''}"
+        )
+    _wait_for_kernels(world, "both workloads came back")
+    text = (
+        f"{losses.sent} packets sent meanwhile, 0 lost; 0 of {len(before)} routes lost, 0 stale left; "
+        f"sessions back {up_s:.1f} s and converged {converged_s:.1f} s after the restart"
+    )
+    return text, figures
+
+
+def stops_cleanly(world: World) -> tuple[str, dict[str, Any]]:
+    codes = {name: daemon.stop() for name, daemon in world.daemons.items()}
+    bad = {name: code for name, code in codes.items() if any(code)}
+    world.daemons.clear()
+    if bad:
+        raise Failed(f"SIGTERM should end a speaker with exit code 0: {bad}")
+    return "SIGTERM, exit code 0 from all", {}
+
+
+STEPS: list[tuple[str, Check]] = [
+    ("build nodes, ToR and workloads", build_it),
+    ("start a speaker on each", start_speakers),
+    ("BGP sessions", sessions_established),
+    ("routes in each kernel", kernels_programmed),
+    ("packets between all workloads", everybody_reaches_everybody),
+    ("a workload goes and returns", withdrawal_spreads),
+    ("kill -9 and restart of node1's speaker", killed_speaker_loses_nothing),
+    ("packets between all workloads, again", everybody_reaches_everybody),
+    ("speakers end when asked", stops_cleanly),
+]
+
+
+def _paths_through(world: World, victim: Router, other: Router) -> list[Pair]:
+    """To and from the victim's workload, by iBGP and by eBGP routes."""
+    mine, theirs, rack = victim.workloads[0], other.workloads[0], world.plan.tor.workloads[0]
+    ends: list[tuple[Workload, Workload]] = [(mine, theirs), (theirs, mine), (mine, rack), (rack, mine)]
+    return [(source, to, version) for version in (4, 6) for source, to in ends]
+
+
+def _has_any(world: World, router: Router, workload: Workload) -> bool:
+    routes: dict[IPNetwork, Any] = dict(bgp_routes(world.run.namespaces[router.name]))
+    return any(prefix in routes for prefix in workload.prefixes)
+
+
+def _wait_for_kernels(world: World, after: str, timeout_s: float = ROUTES_TIMEOUT_S) -> None:
+    if not wait_until(lambda: all(state.is_right for state in world.kernels().values()), timeout_s):
+        bad = [f"{name}: {state}" for name, state in world.kernels().items() if not state.is_right]
+        raise Failed(f"{timeout_s:.0f} s after {after or 'the sessions came up'}: {' | '.join(bad)}")

@@ -1,0 +1,99 @@
+"""Configuration files for each kind of router. Pure: plan in, text out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from integration.demo.build import FELIX_PROTOCOL
+from integration.demo.plan import Plan, Router
+
+# Short, so that the demo is: a real network would leave them at their defaults.
+CONNECT_RETRY_S = 1
+HOLD_TIME_S = 9
+
+
+def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
+    lines = [
+        "[speaker]",
+        f"asn = {router.asn}",
+        f'router_id = "{router.ipv4}"',
+        f'listen = ["{router.ipv4}", "{router.ipv6}"]',
+        f'control = "{folder / router.name}.sock"',
+        # The nodes and the ToR trust each other: without this, eBGP would need a policy in each direction (RFC 8212).
+        "ebgp_requires_policy = false",
+        "",
+        "[kernel]",
+        "program = true",
+    ]
+    if router.is_tor:
+        lines.append("learn = []")
+        for prefix in router.aggregates:
+            lines += ["", "[[originate]]", f'prefix = "{prefix}"']
+    else:
+        lines += [
+            "learn = [",
+            f'  {{ interface = "cali*", protocol = {FELIX_PROTOCOL} }},  # workloads',
+            f"  {{ blackhole = true, protocol = {FELIX_PROTOCOL} }},  # blocks",
+            "]",
+        ]
+    for peer in plan.peers_of(router):
+        lines += [
+            "",
+            "[[peer]]",
+            f'name = "{peer.name}"',
+            f'address = "{peer.ipv4}"',
+            f"asn = {peer.asn}",
+            f"hold_time_s = {HOLD_TIME_S}",
+            f"connect_retry_s = {CONNECT_RETRY_S}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def bird_config(plan: Plan, router: Router, log: Path) -> str:
+    learn = (
+        f"learn; scan time 1; ipv4 {{ import where krt_source = {FELIX_PROTOCOL}; export where source = RTS_BGP; }};"
+    )
+    only_write = "ipv4 { import none; export where source = RTS_BGP; };"
+    kernel = only_write if router.is_tor else learn
+    text = f'log "{log}" all;\nrouter id {router.ipv4};\nprotocol device {{ scan time 1; }}\n'
+    text += f"protocol kernel k4 {{ {kernel} }}\nprotocol kernel k6 {{ {kernel.replace('ipv4', 'ipv6')} }}\n"
+    # BIRD takes a BGP route only if it can resolve its next hop: the fabric itself must be in its table.
+    text += 'protocol direct { ipv4; ipv6; interface "eth0"; }\n'
+    if router.is_tor:
+        for prefix in router.aggregates:
+            port = router.workloads[0].interface
+            text += f'protocol static {{ ipv{prefix.version}; route {prefix} via "{port}"; }}\n'
+    for peer in plan.peers_of(router):
+        channel = "import all; export where source ~ [ RTS_BGP, RTS_STATIC, RTS_INHERIT ];"
+        text += (
+            f"protocol bgp {peer.name} {{\n  local {router.ipv4} as {router.asn}; neighbor {peer.ipv4} as {peer.asn};\n"
+            f"  hold time {HOLD_TIME_S}; connect delay time 1; connect retry time {CONNECT_RETRY_S};"
+            " error wait time 1, 2; graceful restart;\n"
+            f"  ipv4 {{ {channel} }};\n  ipv6 {{ {channel} }};\n}}\n"
+        )
+    return text
+
+
+def frr_config(plan: Plan, router: Router, log: Path) -> str:
+    lines = [
+        f"hostname {router.name}",
+        f"log file {log}",
+        f"router bgp {router.asn}",
+        f" bgp router-id {router.ipv4}",
+        " no bgp ebgp-requires-policy",
+        " no bgp default ipv4-unicast",
+        " no bgp network import-check",
+    ]
+    for peer in plan.peers_of(router):
+        lines += [
+            f" neighbor {peer.ipv4} remote-as {peer.asn}",
+            f" neighbor {peer.ipv4} timers {HOLD_TIME_S // 3} {HOLD_TIME_S}",
+            f" neighbor {peer.ipv4} timers connect {CONNECT_RETRY_S}",
+            f" neighbor {peer.ipv4} advertisement-interval 0",
+        ]
+    for version in (4, 6):
+        lines.append(f" address-family ipv{version} unicast")
+        lines += [f"  network {prefix}" for prefix in router.aggregates if prefix.version == version]
+        lines += [f"  neighbor {peer.ipv4} activate" for peer in plan.peers_of(router)]
+        lines.append(" exit-address-family")
+    return "\n".join(lines) + "\n"
