@@ -45,7 +45,11 @@ class RouteSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRule:
-    """All given conditions must hold; within one tuple any may. No condition: always. The first matching rule decides."""
+    """All given conditions must hold; within one tuple any may. No condition: always. The first matching rule decides.
+
+    Among `prefixes` negated ones are refusals: any of the others (if there are others) and none of the negated.
+    `label` says where the rule was written, for people; it takes no part in comparison, so a rename changes nothing.
+    """
 
     prefixes: tuple[PrefixMatch, ...] = ()
     as_path_prefix: tuple[int, ...] = ()
@@ -57,6 +61,7 @@ class PolicyRule:
     peer_type: Literal["ebgp", "ibgp"] | None = None  # of the session the policy runs on
     action: Literal["accept", "reject"]
     setting: RouteSetting = RouteSetting()
+    label: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,7 @@ class Policy:
 
     rules: tuple[PolicyRule, ...] = ()
     default: Literal["accept", "reject"] = "reject"
+    label: str = field(default="", compare=False)  # its name, for people
 
 
 ACCEPT_ALL = Policy(default="accept")
