@@ -1,0 +1,134 @@
+"""The demo as a person runs it, and as it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.demo.namespaces import NETNS, RUNS, processes_in, sweep_dead_runs
+
+pytestmark = pytest.mark.root
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def start_demo(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "integration.catbird", "demo", *arguments],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def namespaces_of(demo: subprocess.Popen[str]) -> list[Path]:
+    return list(NETNS.glob(f"catbird-{demo.pid}-*"))
+
+
+def wait_for(what: Callable[[], bool], within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def daemons_run(demo: subprocess.Popen[str]) -> bool:
+    return any(processes_in(path.stat().st_ino) for path in namespaces_of(demo) if path.name.endswith("-tor"))
+
+
+def assert_nothing_left(demo: subprocess.Popen[str], inodes: list[int]) -> None:
+    assert namespaces_of(demo) == []
+    assert [pid for inode in inodes for pid in processes_in(inode)] == []
+    assert not (RUNS / str(demo.pid)).exists()
+
+
+def checked(*arguments: str) -> dict[str, dict[str, object]]:
+    """Runs `demo --once -o json`; returns what each check measured. Fails with what the demo said."""
+    demo = start_demo("--once", "-o", "json", *arguments)
+    said, _ = demo.communicate(timeout=110)
+    assert demo.returncode == 0, said
+    assert namespaces_of(demo) == []
+    report = json.loads(said[said.index("\n{\n") :])
+    assert report["ok"] is True
+    return {check["name"]: check["figures"] for check in report["checks"]}
+
+
+@pytest.mark.parametrize("tor", ["catbird", pytest.param("bird", marks=pytest.mark.interop), "frr"])
+def test_all_checks_pass_whatever_the_tor_runs(tor: str) -> None:
+    figures = checked("--tor", tor)
+    assert figures["BGP sessions"]["sessions"] == 6
+    assert figures["packets between all workloads"]["ipv6_pairs"] == 42
+    killed = figures["kill -9 and restart of node1's speaker"]
+    assert (killed["packets_lost"], killed["routes_lost"], killed["stale_routes_left"]) == (0, 0, 0)
+
+
+def test_two_nodes_are_enough() -> None:
+    assert checked("--nodes", "2")["BGP sessions"]["sessions"] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_removes_everything(number: signal.Signals) -> None:
+    demo = start_demo("--once")
+    wait_for(lambda: daemons_run(demo))
+    inodes = [path.stat().st_ino for path in namespaces_of(demo)]
+    demo.send_signal(number)
+    demo.communicate(timeout=30)
+    assert demo.returncode == 128 + number
+    assert_nothing_left(demo, inodes)
+
+
+def test_what_a_killed_demo_leaves_dies_with_it_or_is_swept_by_the_next() -> None:
+    demo = start_demo("--once")
+    wait_for(lambda: daemons_run(demo))
+    inodes = [path.stat().st_ino for path in namespaces_of(demo)]
+    demo.kill()
+    demo.communicate(timeout=30)
+    wait_for(lambda: not any(processes_in(inode) for inode in inodes), 5)
+    names = [path.name for path in namespaces_of(demo)]
+    assert names
+    assert set(names) <= set(sweep_dead_runs())
+    assert_nothing_left(demo, inodes)
+
+
+def test_two_demos_at_once_do_not_disturb_each_other() -> None:
+    first, second = start_demo("--once", "--nodes", "2"), start_demo("--once", "--nodes", "2")
+    for demo in (first, second):
+        said, _ = demo.communicate(timeout=110)
+        assert demo.returncode == 0, said
+
+
+def test_a_living_run_is_not_swept() -> None:
+    demo = start_demo("--once", "--nodes", "2")
+    wait_for(lambda: daemons_run(demo))
+    assert not [name for name in sweep_dead_runs() if name.startswith(f"catbird-{demo.pid}-")]
+    said, _ = demo.communicate(timeout=110)
+    assert demo.returncode == 0, said
+
+
+def test_an_ordinary_user_gets_one_line() -> None:
+    def become_nobody() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    # With the interpreter's own files out of reach of an ordinary user, this would test the file system instead.
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from integration.demo.main import main; sys.exit(main(['--once']))"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        preexec_fn=become_nobody,
+    )
+    if "Permission denied" not in done.stderr:
+        assert done.stderr == "catbird demo: needs root: it makes network namespaces\n"
+        assert done.returncode == 1

@@ -1,0 +1,63 @@
+"""The plan alone: what must be announced and learned."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+
+import pytest
+
+from integration.demo.plan import MAX_NODES, make_plan
+
+
+def test_every_prefix_has_one_router_that_stands_for_it() -> None:
+    plan = make_plan(nodes=MAX_NODES)
+    announced = [prefix for router in plan.routers for prefix in router.announced]
+    assert len(announced) == len(set(announced))
+
+
+def test_blocks_and_addresses_do_not_overlap() -> None:
+    plan = make_plan(nodes=MAX_NODES)
+    for one, other in itertools.combinations((prefix for router in plan.routers for prefix in router.aggregates), 2):
+        assert one.version != other.version or not one.overlaps(other)  # type: ignore[arg-type]
+    addresses = [address for workload in plan.workloads for address in workload.addresses]
+    addresses += [address for router in plan.routers for address in (router.ipv4, router.ipv6)]
+    assert len(addresses) == len(set(addresses))
+
+
+def test_workloads_lie_in_a_block_of_their_node() -> None:
+    for router in make_plan(nodes=MAX_NODES).routers:
+        for address in (address for workload in router.workloads for address in workload.addresses):
+            assert any(address in prefix for prefix in router.aggregates)
+
+
+def test_interface_names_fit_the_kernel_and_look_like_calicos() -> None:
+    names = [workload.interface for node in make_plan(nodes=MAX_NODES).nodes for workload in node.workloads]
+    assert len(names) == len(set(names))
+    assert all(len(name) == 15 and name.startswith("cali") for name in names)
+
+
+def test_a_node_learns_blocks_and_workloads_of_the_others_and_the_racks_prefixes() -> None:
+    plan = make_plan(nodes=3)
+    learned = plan.expected_in_kernel(plan.nodes[0])
+    # Two other nodes with two blocks and two workloads of two addresses each; two rack prefixes.
+    assert len(learned) == 2 * (2 + 4) + 2
+    assert learned[ipaddress.ip_network("10.1.0.65/32")] is plan.nodes[1]
+    assert learned[ipaddress.ip_network("198.51.100.0/24")] is plan.tor
+    assert not any(prefix in learned for prefix in plan.nodes[0].announced)
+
+
+def test_a_withdrawn_prefix_is_expected_nowhere() -> None:
+    plan = make_plan()
+    gone = frozenset(plan.nodes[0].workloads[1].prefixes)
+    assert not gone & plan.expected_in_kernel(plan.tor, without=gone).keys()
+
+
+def test_three_nodes_have_three_mesh_sessions_and_one_each_with_the_tor() -> None:
+    assert sum(1 for _ in make_plan(nodes=3).sessions()) == 6
+
+
+@pytest.mark.parametrize("nodes", [-1, 0, 1, MAX_NODES + 1])
+def test_an_impossible_number_of_nodes_is_refused(nodes: int) -> None:
+    with pytest.raises(ValueError, match="2 to 16"):
+        make_plan(nodes=nodes)
