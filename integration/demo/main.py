@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import signal
 import sys
@@ -82,6 +83,8 @@ class Demo:
         self.plan = plan
         self.is_json = is_json
         self.is_kept = is_kept
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without ✓ gets a question mark, not a traceback
         self.console = Console(stderr=is_json, highlight=False, soft_wrap=True)
         self.results: list[checks.Result] = []
 

@@ -9,6 +9,7 @@ import pytest
 
 from integration.demo import routers
 from integration.demo.main import main
+from integration.demo.plan import RouterKind
 
 
 def test_without_root_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +22,7 @@ def test_without_root_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 @pytest.mark.parametrize(("kind", "package"), [("bird", "bird2"), ("frr", "frr")])
 def test_a_missing_daemon_is_named_with_its_package(
-    kind: routers.RouterKind, package: str, monkeypatch: pytest.MonkeyPatch
+    kind: RouterKind, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routers, "BIRD", Path("/nowhere/bird"))
     monkeypatch.setattr(routers, "FRR_PROGRAMS", Path("/nowhere"))

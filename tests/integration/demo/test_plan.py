@@ -19,7 +19,7 @@ def test_every_prefix_has_one_router_that_stands_for_it() -> None:
 def test_blocks_and_addresses_do_not_overlap() -> None:
     plan = make_plan(nodes=MAX_NODES)
     for one, other in itertools.combinations((prefix for router in plan.routers for prefix in router.aggregates), 2):
-        assert one.version != other.version or not one.overlaps(other)  # type: ignore[arg-type]
+        assert one.version != other.version or not one.overlaps(other)
     addresses = [address for workload in plan.workloads for address in workload.addresses]
     addresses += [address for router in plan.routers for address in (router.ipv4, router.ipv6)]
     assert len(addresses) == len(set(addresses))

@@ -1,0 +1,44 @@
+"""Every file the demo writes is one that its reader accepts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bgp.toml import load
+from integration.demo.configs import bird_config, catbird_config, frr_config
+from integration.demo.plan import make_plan
+
+
+def test_catbird_accepts_every_routers_file(tmp_path: Path) -> None:
+    plan = make_plan(nodes=4)
+    for router in plan.routers:
+        path = tmp_path / f"{router.name}.toml"
+        path.write_text(catbird_config(plan, router, tmp_path))
+        config = load(str(path))
+        assert config.asn == router.asn
+        assert {peer.name for peer in config.peers} == {peer.name for peer in plan.peers_of(router)}
+        assert {entry.network for entry in config.originate} == (set(router.aggregates) if router.is_tor else set())
+
+
+@pytest.mark.interop
+def test_bird_accepts_every_routers_file(tmp_path: Path) -> None:
+    plan = make_plan()
+    for router in plan.routers:
+        path = tmp_path / "bird.conf"
+        path.write_text(bird_config(plan, router, tmp_path / "log"))
+        done = subprocess.run(["/usr/sbin/bird", "-p", "-c", path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.interop
+def test_frr_accepts_every_routers_file(tmp_path: Path) -> None:
+    plan = make_plan()
+    tmp_path.chmod(0o755)
+    for router in plan.routers:
+        path = tmp_path / "bgpd.conf"
+        path.write_text(frr_config(plan, router, tmp_path / "log"))
+        done = subprocess.run(["/usr/bin/vtysh", "-C", "-f", path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
