@@ -15,6 +15,7 @@ from functools import lru_cache
 from tests.bench import process_stats
 from tests.bench.bench_peer import BenchPeer, BenchPeerError
 from tests.bench.daemons import Daemon, DaemonError, PeerSpec, Running, Topology, running
+from tests.bench.fib_watch import DAEMON_ADDRESS, PEER_ADDRESS, FibWatch, entered, two_namespaces
 from tests.bench.load import Load
 from tests.bench.table import Table, competing_tables, full_table
 from tests.bench.tally import Expectation, Tally
@@ -168,7 +169,110 @@ def full_table_two_peers(daemon: Daemon, settings: Settings) -> Result:
     return receive_table("b", daemon, settings, senders, tables, best)
 
 
+def kernel_routes(daemon: Daemon, settings: Settings) -> Result:
+    """(c) 50,000 IPv4 routes from one eBGP peer into the kernel: until all stand in the FIB."""
+    count = int(50_000 * settings.scale)
+    table = full_table(count, count // 10, 65001, packed(PEER_ADDRESS), seed=3)
+    wanted = {prefix: packed(PEER_ADDRESS) for group in table.groups for prefix in group}
+    with two_namespaces() as (daemon_netns, peer_netns):
+        watch = FibWatch(daemon_netns)
+        peers = (PeerSpec("s1", PEER_ADDRESS, 65001, receives=False),)
+        topology = Topology(DAEMON_ADDRESS, 1790, peers, netns=daemon_netns, programs_kernel=True)
+        load = Load(bench_peers(topology), {})
+        counted_at = 0.0
+
+        def is_done(now: float) -> bool:
+            nonlocal counted_at
+            before = watch.added
+            watch.drain()
+            if watch.added > before:
+                counted_at = now
+            return now - counted_at > (QUIET_S if watch.added >= count else STUCK_S / 2)
+
+        with running(daemon, topology, settings.daemon_cpu) as process:
+            try:
+                with entered(peer_netns):
+                    load.connect(DAEMON_ADDRESS, topology.port, 20.0)
+                settle(load)
+                watch.drain()
+                watch.added = watch.removed = 0
+                meter = Meter(process)
+                counted_at = meter.started_at
+                load.send(load.peers[0], table.stream)
+                load.run(is_done, settings.timeout_s, watch.sock.fileno())
+                result = meter.result("c", daemon.name, counted_at)
+                found = watch.dump()  # while the session still stands
+            except BenchPeerError as error:
+                raise DaemonError(f"{error}\n{process.log_tail()}") from error
+            finally:
+                load.close()
+                watch.close()
+    if missing := wanted.keys() - found.keys():
+        result.problems.append(f"{len(missing)} routes not in the kernel")
+    if surplus := found.keys() - wanted.keys():
+        result.problems.append(f"{len(surplus)} routes in the kernel that nobody sent")
+    if wrong := sum(found.get(prefix, gateway) != gateway for prefix, gateway in wanted.items()):
+        result.problems.append(f"{wrong} routes through the wrong gateway")
+    result.figures = {"added": watch.added, "removed": watch.removed}
+    return result
+
+
+STORM_S = 15.0
+STORM_HOLD_TIME_S = 9
+
+
+def keepalives_under_load(daemon: Daemon, settings: Settings) -> Result:
+    """(d) load (a) announced and withdrawn again and again for 15 s: gaps on a bystander's session, hold time 9 s."""
+    table = _one_table(settings.scale)
+    topology = loopback_topology(
+        [
+            PeerSpec("s1", "127.9.1.1", 65001, receives=False),
+            PeerSpec("bystander", "127.9.3.1", 64512, receives=False, hold_time_s=STORM_HOLD_TIME_S),
+            PeerSpec("r1", "127.9.2.1", 64512),
+        ]
+    )
+    expected = Expectation.of([table], None, frozenset(packed(address) for address in (*NEXT_HOPS, SPEAKER)))
+    tally = Tally(expected)
+    load = Load(bench_peers(topology), {"r1": tally})
+    sender, bystander, _ = load.peers
+    rounds = [table.stream, table.withdrawals()]
+    sent = 0
+    with running(daemon, topology, settings.daemon_cpu) as process:
+        try:
+            load.connect(SPEAKER, topology.port, 20.0)
+            settle(load)
+            meter = Meter(process)
+            bystander.longest_silence_s = 0.0
+
+            def is_over(now: float) -> bool:
+                nonlocal sent
+                # The next round waits for nothing but the socket: the daemon always has something to read.
+                if not sender.has_to_send:
+                    if now - meter.started_at > STORM_S and sent % 2:
+                        return True
+                    load.send(sender, rounds[sent % 2])
+                    sent += 1
+                return False
+
+            load.run(is_over, settings.timeout_s)
+            bystander.longest_silence_s = max(bystander.longest_silence_s, time.monotonic() - bystander.last_heard_at)
+            silence = bystander.longest_silence_s
+            until_complete(load, [tally], settings.timeout_s)
+        except BenchPeerError as error:
+            raise DaemonError(f"{error}\n{process.log_tail()}") from error
+        finally:
+            load.close()
+        result = meter.result("d", daemon.name, tally.last_update_at)
+    result.problems = tally.verdict()
+    if silence >= STORM_HOLD_TIME_S:
+        result.problems.append(f"silent for {silence:.1f} s: a peer with a hold time of {STORM_HOLD_TIME_S} s is gone")
+    result.figures = {"longest silence s": round(silence, 2), "rounds": sent, "announcements": tally.announcements}
+    return result
+
+
 SCENARIOS: dict[str, Callable[[Daemon, Settings], Result]] = {
     "a": full_table_one_peer,
     "b": full_table_two_peers,
+    "c": kernel_routes,
+    "d": keepalives_under_load,
 }
