@@ -1,0 +1,49 @@
+"""The console script `catbird`: picks the program. Alone knows them all; imports only the one that runs.
+
+The daemon must not pay for typer and rich, nor `catbird show` for the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def run_speaker(argv: list[str]) -> int:
+    from integration.node.speaker_daemon import main as speaker
+
+    return speaker(argv)
+
+
+def run_demo(argv: list[str]) -> int:
+    from integration.demo.main import main as demo
+
+    return demo(argv)
+
+
+PROGRAMS = {"speaker": run_speaker, "demo": run_demo}
+PROGRAM_HELP = {
+    "speaker": "Run a BGP speaker in the foreground: catbird speaker -c FILE.toml",
+    "demo": "Build three nodes and a router in network namespaces and watch routes spread (root).",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `catbird ARGUMENTS`; returns the exit code: 0 done, 1 error, 2 usage."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        if arguments and arguments[0] in PROGRAMS:
+            return PROGRAMS[arguments[0]](arguments[1:])
+        from integration.cli.app import run
+
+        return run(arguments, PROGRAM_HELP)
+    except BrokenPipeError:  # `catbird show routes | head`
+        # The interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

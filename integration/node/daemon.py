@@ -1,0 +1,309 @@
+"""SpeakerDaemon: starts the parts in order, reloads them, stops them within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import time
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bgp.config import SpeakerConfig
+from bgp.families import Address, Family, Nlri, parse_prefix
+from bgp.io.server import SpeakerServer
+from bgp.ports import FibListener, LearnedRoute, Resolution
+from bgp.speaker import Speaker
+from bgp.toml import ConfigError, config_to_dict, load
+from integration.node.config_file import POLL_S, ConfigFile
+from integration.node.control import ControlApi, ReloadRefused, Surroundings
+from integration.node.local_ports import LocalPorts
+from integration.node.logs import EventLog, LineWriter, timestamp
+from integration.node.loop_lag import LoopLag
+from integration.node.metrics import Monitor, ReloadCounts, Sources
+from integration.node.sockets import CannotListen, why_not_bound
+from integration.version import VERSION
+
+if TYPE_CHECKING:
+    from integration.node.fib_adapter import FibAdapter
+
+STOP_TIMEOUT_S = 3.0  # for the peers to take the CEASE; then for the kernel's last batch as long again
+
+
+class CannotStart(Exception):
+    """One line that says what is in the way and what to do about it."""
+
+
+class SpeakerDaemon:
+    """One run of `catbird speaker`. Make it and use it inside the event loop."""
+
+    def __init__(self, path: str, config: SpeakerConfig, log: EventLog, writer: LineWriter) -> None:
+        self._path = path
+        self._config = config
+        self._log = log
+        self._writer = writer
+        self._started_at = time.time()
+        self._stop_cause = ""
+        self._stop_wanted = asyncio.Event()
+        self._reload_cause = ""
+        self._reload_wanted = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._file = ConfigFile(path)
+        self._refused: dict[str, str] | None = None
+        self._reloads = ReloadCounts(last_success_at=self._started_at)
+        self._lag = LoopLag(lambda lag_s: log.event("loop_lag", late_s=round(lag_s, 3)))
+        self._fib: FibAdapter | None = None
+        self._is_listening = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._file.mark_loaded()
+
+    async def run(self) -> int:
+        """Until stop(); returns the exit code. Raises CannotListen or CannotStart."""
+        self._log.hide(peer.password for peer in self._config.peers)
+        self._ports = LocalPorts(self._config.control, self._config.metrics)
+        try:
+            await self._start_engine()
+            await self._serve_ports()
+        except BaseException:
+            await self._ports.close()
+            raise
+        self._log.event(
+            "speaker_started",
+            asn=self._config.asn,
+            router_id=self._config.router_id,
+            port=self._config.port,
+            peers=len(self._config.peers),
+            control=self._config.control,
+            pid=os.getpid(),
+            version=VERSION,
+        )
+        self._start_tasks(self._lag.run(), self._watch_file(), self._reload_when_asked(), self._freeze_when_converged())
+        await self._stop_wanted.wait()
+        await self._stop()
+        return 0
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop_wanted.is_set()
+
+    def stop(self, cause: str) -> None:
+        """Ends run(). `cause` is a signal's name."""
+        self._stop_cause = cause
+        self._stop_wanted.set()
+
+    async def _start_engine(self) -> None:
+        listener = _Forwarder()
+        if self._config.kernel is not None:
+            from integration.node.fib_adapter import FibAdapter
+
+            self._fib = FibAdapter(self._config.kernel, listener, self._log)
+        self._speaker = listener.target = Speaker(
+            self._config,
+            fib=self._fib,
+            next_hops=self._fib,
+            events=self._log,
+            rng=random.Random(),
+            now=time.monotonic(),
+        )
+        self._server = SpeakerServer(self._speaker, self._config)
+        if self._fib is not None:
+            try:
+                await self._fib.start()
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise CannotStart(f"the kernel's routes: {why}; [kernel] needs root (CAP_NET_ADMIN)") from None
+        try:
+            await self._server.start()
+        except OSError as error:
+            raise CannotStart(why_not_bound(error, self._config.port, "port")) from None
+        self._is_listening = True
+
+    async def _serve_ports(self) -> None:
+        monitor = Monitor(
+            Sources(
+                peers=lambda: self._speaker.peers_view(time.monotonic()),
+                summary=lambda: self._speaker.summary(time.monotonic()),
+                fib=self._fib_counters,
+                event_counts=lambda: self._log.counts,
+                not_ready=self._why_not_ready,
+                lag=self._lag,
+                reloads=self._reloads,
+                version=VERSION,
+            )
+        )
+        around = Surroundings(
+            status=self._status,
+            config=self._config_view,
+            reload=lambda: self.reload("operator"),
+            explain_fib=self._explain_fib,
+            monitor=monitor,
+            told=self._log.event,
+        )
+        await self._ports.serve(
+            ControlApi(self._speaker, around, time.monotonic),
+            monitor,
+            lambda text: self._log.event("request_failed", level="error", error=text),
+        )
+
+    async def _stop(self) -> None:
+        self._log.event("speaker_stopping", cause=self._stop_cause)
+        for task in self._tasks:
+            task.cancel()
+        self._is_listening = False
+        await self._bounded("peers", self._server.stop("the speaker stops"))
+        if self._fib is not None:
+            await self._bounded("kernel", self._fib.close())
+        await self._bounded("control socket", self._ports.close())
+        self._log.event("speaker_stopped")
+
+    async def _bounded(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+        """Nothing that hangs or breaks on the way out may keep the process alive."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await work
+        except TimeoutError:
+            self._log.event("stop_not_waited_for", level="warning", what=what, after_s=STOP_TIMEOUT_S)
+        except Exception as error:
+            self._log.event("stop_failed", level="error", what=what, error=f"{type(error).__name__}: {error}")
+
+    def _start_tasks(self, *works: Coroutine[Any, Any, None]) -> None:
+        for work in works:
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.event("task_failed", level="error", error=f"{type(error).__name__}: {error}")
+
+    async def _freeze_when_converged(self) -> None:
+        """What the first convergence brought stays: a full collection would walk it all, 60 ms per 500,000 routes."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self._speaker.is_converged:
+                break
+        gc.collect()
+        gc.freeze()
+
+    # Reloading
+
+    def reload_soon(self, cause: str) -> None:
+        self._reload_cause = cause
+        self._reload_wanted.set()
+
+    async def _watch_file(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            if self._file.has_settled_change():
+                self.reload_soon("file changed")
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            try:
+                await self.reload(self._reload_cause)
+            except ReloadRefused:
+                pass  # logged, counted, and shown by `catbird show config`
+
+    async def reload(self, cause: str) -> str:
+        """Read the file and apply what differs; say what that was. Raises ReloadRefused: the old one goes on."""
+        async with self._reloading:
+            self._file.mark_loaded()
+            try:
+                config = load(self._path)
+                self._log.hide(peer.password for peer in (*config.peers, *self._config.peers))
+                await self._ports.move(config.control, config.metrics)
+                changes = [str(change) for change in await self._server.reconfigure(config)]
+            except (ConfigError, CannotListen, OSError, ValueError) as error:
+                raise self._refuse(cause, error) from None
+            except Exception as error:
+                self._log.event("reload_failed", level="error", error=f"{type(error).__name__}: {error}")
+                raise self._refuse(cause, error) from None
+            self._config = config
+            self._refused = None
+            self._reloads.successes += 1
+            self._reloads.last_success_at = time.time()
+        self._log.event("config_reloaded", cause=cause, file=self._path, changes=len(changes), what=changes[:10])
+        return "; ".join(changes) if changes else "nothing differs from the running configuration"
+
+    def _refuse(self, cause: str, error: Exception) -> ReloadRefused:
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+        self._refused = {"at": timestamp(time.time()), "text": text}
+        self._reloads.failures += 1
+        self._reloads.last_failure_at = time.time()
+        for line in text.splitlines():
+            self._log.event("config_refused", level="error", cause=cause, error=line)
+        return ReloadRefused(text)
+
+    # What people ask
+
+    def _why_not_ready(self) -> str:
+        if not self._is_listening:
+            return "not listening"
+        if self._speaker.is_converged:
+            return ""
+        peers = self._speaker.peers_view(time.monotonic())
+        waiting = [str(peer["name"]) for peer in peers if peer["state"] != "Established" and not peer["shutdown"]]
+        if not waiting:
+            return "not converged: waiting for End-of-RIB"
+        more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+        return f"not converged: no session with {', '.join(waiting[:5])}{more}"
+
+    def _status(self) -> dict[str, Any]:
+        return self._speaker.summary(time.monotonic()) | {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "started_at": timestamp(self._started_at),
+            "not_ready": self._why_not_ready(),
+            "control": self._config.control,
+            "metrics": self._config.metrics,
+            "config_file": os.path.abspath(self._path),
+            "config_loaded_at": timestamp(self._reloads.last_success_at),
+            "config_refused": self._refused,
+            "loop_lag_max_s": round(self._lag.recent_max_s, 4),
+            "memory_octets": memory_octets(),
+            "log_lines_dropped": self._writer.dropped,
+            "fib": dict(self._fib_counters()) or None,
+        }
+
+    def _config_view(self) -> dict[str, Any]:
+        return {
+            "file": os.path.abspath(self._path),
+            "loaded_at": timestamp(self._reloads.last_success_at),
+            "refused": self._refused,
+            "running": config_to_dict(self._config),
+        }
+
+    def _fib_counters(self) -> Mapping[str, Any]:
+        return self._fib.counters if self._fib is not None else {}
+
+    def _explain_fib(self, prefix: str) -> Mapping[str, Any] | None:
+        return self._fib.explain(*parse_prefix(prefix)) if self._fib is not None else None
+
+
+class _Forwarder:
+    """The FIB adapter and the speaker each want the other first: this stands in until the speaker is there."""
+
+    target: FibListener
+
+    def fib_changed(
+        self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
+    ) -> None:
+        self.target.fib_changed(family, announced, withdrawn)
+
+    def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None:
+        self.target.next_hops_changed(changed)
+
+    def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
+        self.target.local_addresses_changed(addresses)
+
+
+def memory_octets() -> int:
+    """Resident set of this process; 0 where /proc is missing."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0

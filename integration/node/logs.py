@@ -1,0 +1,220 @@
+"""Where events go: one line each on stderr, for people or as JSON, and counters for the metrics.
+
+What a peer says ends up in these lines (RFC 9003 texts, malformed data), so nothing here trusts a value: control and
+invisible characters are shown escaped, values are cut, passwords are blotted out, and a flood is thinned. Nothing is
+logged per route.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, Literal, TextIO
+
+if "rich" not in sys.modules:
+    # structlog would import rich for tracebacks that we never draw: 5 MB of the daemon's memory.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
+else:
+    import structlog
+
+LogFormat = Literal["console", "json"]
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+WARNING_WORDS = ("down", "malformed", "failed", "refused", "error", "conflict", "limit", "rejected", "lag", "dropped")
+
+MAX_VALUE_CHARACTERS = 1000
+MAX_QUEUED_LINES = 2000
+
+FLOOD_LINES = 20  # of one event of one peer within FLOOD_S; the rest is counted
+FLOOD_S = 10.0
+MAX_FLOOD_KEYS = 4096
+
+SECRET_FIELDS = ("password", "secret", "key")
+BLOTTED = "***"
+
+
+def printable(text: str) -> str:
+    """`text` with everything that is not a visible character or a plain space escaped, cut to a bounded length."""
+    if len(text) > MAX_VALUE_CHARACTERS:
+        text = f"{text[:MAX_VALUE_CHARACTERS]}… ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
+        for character in text
+    )
+
+
+class LineWriter:
+    """Lines to a stream from a thread of its own: a reader of our stderr that stalls must not stall a keepalive.
+
+    When the queue is full lines are dropped and counted; when the stream is gone everything is dropped.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(MAX_QUEUED_LINES)
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what is queued, within a bound."""
+        try:
+            self._lines.put(None, timeout=timeout_s)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.write(line + "\n")
+                if self._lines.empty():
+                    self._stream.flush()
+            except (OSError, ValueError):  # closed pipe, full disk: nowhere left to say so
+                self.dropped += 1
+
+
+class FloodGate:
+    """At most FLOOD_LINES of one key in FLOOD_S; says how many were held back when it opens again."""
+
+    def __init__(self) -> None:
+        self._windows: dict[tuple[str, str], list[float]] = {}  # key → [since, passed, held back]
+
+    def admit(self, key: tuple[str, str], now: float) -> tuple[bool, int]:
+        window = self._windows.get(key)
+        if window is None or now - window[0] >= FLOOD_S:
+            held_back = int(window[2]) if window else 0
+            if len(self._windows) >= MAX_FLOOD_KEYS:
+                self._windows.clear()
+            self._windows[key] = [now, 1, 0]
+            return True, held_back
+        if window[1] < FLOOD_LINES:
+            window[1] += 1
+            return True, 0
+        window[2] += 1
+        return False, 0
+
+
+class EventLog:
+    """The daemon's EventSink. `write` takes finished lines (LineWriter.write)."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        log_format: LogFormat = "console",
+        level: str = "info",
+        colors: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._threshold = LEVELS[level]
+        self._clock = clock
+        self._gate = FloodGate()
+        self._secrets: tuple[str, ...] = ()
+        self.counts: Counter[str] = Counter()
+        self._render = _json_renderer() if log_format == "json" else _console_renderer(colors)
+
+    def hide(self, secrets: Iterable[str | None]) -> None:
+        """Passwords in use: blotted out wherever they turn up. Longer ones first, one may contain another."""
+        self._secrets = tuple(
+            sorted({secret for secret in secrets if secret and len(secret) > 3}, key=len, reverse=True)
+        )
+
+    def event(self, name: str, **fields: Any) -> None:
+        """One line. `level` among the fields overrides what the name suggests. Never raises."""
+        self.counts[name] += 1
+        level = str(fields.pop("level", "")) or level_of(name)
+        if LEVELS.get(level, 20) < self._threshold:
+            return
+        admitted, held_back = self._gate.admit((name, str(fields.get("peer", ""))), self._clock())
+        if not admitted:
+            return
+        if held_back:
+            fields["similar_lines_held_back"] = held_back
+        try:
+            line: MutableMapping[str, Any] = {"event": self._clean(name)} | {
+                key: self._clean_value(key, value) for key, value in fields.items() if value is not None
+            }
+            line["level"] = level
+            line["timestamp"] = timestamp(time.time())
+            self._write(self._render(line))
+        except Exception as error:  # a log line is never worth a session
+            self._write(f"a log line could not be made: {name!r}: {type(error).__name__}")
+
+    def _clean_value(self, key: str, value: object) -> object:
+        if any(key == secret or key.endswith(f"_{secret}") for secret in SECRET_FIELDS):
+            return BLOTTED
+        if isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(str(item)) for item in value]
+        return self._clean(value.hex() if isinstance(value, bytes) else str(value))
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, BLOTTED)
+        return printable(text)
+
+
+def level_of(name: str) -> str:
+    return "warning" if any(word in name for word in WARNING_WORDS) else "info"
+
+
+def timestamp(at: float) -> str:
+    """Seconds since the epoch → `2031-05-04T10:11:12.123Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}Z"
+
+
+def _console_renderer(colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
+    """Own columns: structlog's would put values through repr and so escape the escapes."""
+    styles = structlog.dev.ConsoleRenderer.get_default_column_styles(colors)
+
+    def column(key: str, style: str, width: int = 0) -> structlog.dev.Column:
+        return structlog.dev.Column(
+            key, structlog.dev.KeyValueColumnFormatter(None, style, styles.reset, str, width=width)
+        )
+
+    level_styles = {"warning": styles.level_warn, "error": styles.level_error} if colors else {}
+    columns = [
+        column("timestamp", styles.timestamp),
+        structlog.dev.Column(
+            "level", lambda key, value: _styled(f"{value:<7}", level_styles.get(str(value), ""), styles)
+        ),
+        column("event", styles.bright, width=20),
+        structlog.dev.Column(
+            "", structlog.dev.KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, _quoted)
+        ),
+    ]
+    draw = structlog.dev.ConsoleRenderer(columns=columns, sort_keys=False)
+    return lambda line: str(draw(None, "", line)).rstrip()
+
+
+def _styled(text: str, style: str, styles: structlog.dev.ColumnStyles) -> str:
+    return f"{style}{text}{styles.reset}" if style else text
+
+
+def _quoted(value: object) -> str:
+    """`text` as one word: quoted where spaces or quotes would make it several."""
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return '"' + text.replace('"', "'") + '"' if not text or " " in text or '"' in text else text
+
+
+def _json_renderer() -> Callable[[MutableMapping[str, Any]], str]:
+    draw = structlog.processors.JSONRenderer()
+    return lambda line: str(draw(None, "", dict(line)))

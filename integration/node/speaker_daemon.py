@@ -1,0 +1,95 @@
+"""`catbird speaker`: the engine, its sockets, the kernel, the control socket and the metrics port in one process.
+
+Foreground, logs on stderr, no forking: what starts it (a shell, systemd, a container) keeps it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+
+from bgp.config import SpeakerConfig
+from bgp.toml import ConfigError, load
+from integration.node.daemon import CannotStart, SpeakerDaemon
+from integration.node.logs import LEVELS, EventLog, LineWriter
+from integration.node.sockets import CannotListen
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code: 0 stopped by a signal, or --check found nothing; 1 error, said in a line; 2 usage."""
+    arguments = parse_arguments(argv)
+    try:
+        config = load(arguments.config)
+    except OSError as error:
+        return _fail(f"cannot read {arguments.config}: {error.strerror or error}")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.check:
+        print(f"{arguments.config}: ok: AS {config.asn}, {len(config.peers)} peers")
+        return 0
+    return serve(arguments, config)
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """argparse, not typer: the daemon's memory is measured against BIRD's."""
+    parser = argparse.ArgumentParser(
+        prog="catbird speaker",
+        description="Run a BGP speaker in the foreground. SIGHUP or a change of the file reloads it; "
+        "SIGTERM says goodbye to the peers and exits 0.",
+        epilog="examples: catbird speaker -c /etc/catbird/speaker.toml      catbird speaker -c node.toml --check",
+    )
+    parser.add_argument("-c", "--config", required=True, metavar="FILE.toml", help="the configuration")
+    parser.add_argument("--check", action="store_true", help="read the file, say what is wrong with it, and exit")
+    parser.add_argument("--log-format", choices=("console", "json"), default="console")
+    parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
+    return parser.parse_args(argv)
+
+
+def serve(arguments: argparse.Namespace, config: SpeakerConfig) -> int:
+    _raise_file_limit()
+    writer = LineWriter(sys.stderr)
+    log = EventLog(writer.write, log_format=arguments.log_format, level=arguments.log_level, colors=sys.stderr.isatty())
+    try:
+        code = asyncio.run(_run(arguments.config, config, log, writer))
+    except (CannotListen, CannotStart) as error:
+        writer.close()
+        code = _fail(str(error))
+    writer.close()
+    sys.stderr.flush()
+    # Not by returning: taking a million routes apart object by object takes seconds, and all is said and closed.
+    os._exit(code)
+
+
+async def _run(path: str, config: SpeakerConfig, log: EventLog, writer: LineWriter) -> int:
+    loop = asyncio.get_running_loop()
+    daemon = SpeakerDaemon(path, config, log, writer)
+
+    def stop(name: str) -> None:
+        if daemon.is_stopping:
+            writer.close(0.2)
+            os._exit(1)
+        daemon.stop(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon, "SIGHUP")
+    return await daemon.run()
+
+
+def _raise_file_limit() -> None:
+    """A session is a descriptor; the usual soft limit of 1,024 is less than a large cluster's mesh."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _fail(text: str) -> int:
+    print(f"catbird speaker: {text}", file=sys.stderr)
+    return 1
