@@ -35,6 +35,7 @@ class BenchPeer:
     is_up: bool = False
     error: str = ""
     leftover: bytes = b""
+    tail: bytes = b""
     octets_received: int = 0
     octets_sent: int = 0
     last_heard_at: float = 0.0
@@ -127,6 +128,7 @@ class BenchPeer:
         self.longest_silence_s = max(self.longest_silence_s, now - self.last_heard_at)
         self.last_heard_at = now
         self.octets_received += len(data)
+        self.tail = data[-4200:]
         return data
 
     def write(self) -> None:
@@ -154,6 +156,14 @@ class BenchPeer:
             if not self._to_send:  # else the table itself keeps the session alive
                 self._to_send.append(memoryview(KEEPALIVE))
                 self.write()
+
+    def last_words(self) -> str:
+        """The NOTIFICATION that ended the session, if the last octets received were one."""
+        at = self.tail.rfind(MARKER)
+        message = self.tail[at:] if at >= 0 else b""
+        if len(message) < 21 or message[18] != 3:
+            return ""
+        return f", NOTIFICATION {message[19]}/{message[20]} {message[21:60]!r}"
 
     def close(self) -> None:
         if self.sock is not None:

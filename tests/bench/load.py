@@ -87,9 +87,7 @@ class Load:
             if ready & select.EPOLLOUT:
                 self._write(peer)
             if peer.error:
-                while self._unjudged:
-                    self._judge_oldest()  # may hold the NOTIFICATION that says why
-                raise BenchPeerError(f"{peer.name}: {peer.error}")
+                raise BenchPeerError(f"{peer.name}: {peer.error}{peer.last_words()}")
         return busy
 
     def _write(self, peer: BenchPeer) -> None:
@@ -109,10 +107,8 @@ class Load:
     def _judge_oldest(self) -> None:
         peer, arrived_at, data = self._unjudged.popleft()
         self._unjudged_octets -= len(data)
-        tally = self.tallies.get(peer.name)
-        for message in tally.feed(data, arrived_at) if tally else [data]:
-            if message[18:19] == b"\x03":
-                peer.error = f"NOTIFICATION {message[19]}/{message[20]} {message[21:]!r}"
+        if tally := self.tallies.get(peer.name):
+            tally.feed(data, arrived_at)
 
     def is_quiet(self, now: float, for_s: float) -> bool:
         """Whether everything is sent and no UPDATE has come for so long."""

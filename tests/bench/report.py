@@ -90,5 +90,5 @@ def print_tables(
             if row.figures:
                 console.print(f"  {row.daemon}: " + ", ".join(f"{k} {v:,.6g}" for k, v in row.figures.items()))
             for problem in dict.fromkeys(row.problems):
-                console.print(f"  [bold]{row.daemon} FAILED[/bold]: {problem}", markup=True, highlight=False)
+                console.print(f"  {row.daemon} FAILED: {problem[:2000]}", markup=False)
     console.print("Settings: " + "; ".join(f"{name}: {text}" for name, text in settings.items()))

@@ -62,27 +62,22 @@ class Tally:
     _numbers: dict[bytes, int] = field(default_factory=dict)
     _rest: bytes = b""
 
-    def feed(self, data: bytes, arrived_at: float) -> list[bytes]:
-        """Take what one read gave; returns the messages that are no UPDATE, in order."""
+    def feed(self, data: bytes, arrived_at: float) -> None:
+        """Take what one read gave. Messages other than UPDATE are skipped."""
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
-        others: list[bytes] = []
         before = self.updates
         while end - at >= 19:
             length = data[at + 16] << 8 | data[at + 17]
             if length < 19 or at + length > end:
                 break
-            if data[at + 18] == 2:
-                if length > 23:  # not an End-of-RIB
-                    self._update(data, at + 19, at + length)
-            else:
-                others.append(data[at : at + length])
+            if data[at + 18] == 2 and length > 23:  # not an End-of-RIB
+                self._update(data, at + 19, at + length)
             at += length
         self._rest = data[at:]
         if self.updates > before:
             self.last_update_at = arrived_at
-        return others
 
     def _update(self, data: bytes, at: int, end: int) -> None:
         self.updates += 1
