@@ -1,0 +1,183 @@
+"""`python -m tests.bench.inprocess`: the engine's hot path without sockets, stage by stage, on load (a)'s bytes.
+
+Each stage runs in this process on the same input and is timed alone; `--profile STAGE` prints where its time goes.
+Figures are the best of `--runs`, since whatever else the machine does can only add.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import gc
+import os
+import pstats
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bgp.families import IPV4
+from bgp.wire import framing
+from bgp.wire.attributes import Fields, scan_nominal
+from bgp.wire.nlri import split_nlri
+from bgp.wire.update import RouteChange, UpdateParser
+from felix.kernel.rtnetlink import Hop, RouteEncoder, Via
+from tests.bench.table import Table, full_table
+
+READ_OCTETS = 1 << 18  # what one read of a busy socket gives
+
+Load = Callable[[], object]
+"""Does the work once; what it returns is kept until the clock has stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`prepare` makes a fresh `Load` for each run, outside the clock."""
+
+    name: str
+    what: str
+    prepare: Callable[[Table], Load]
+
+
+def reads(table: Table) -> list[bytes]:
+    """The stream in reads, each of whole messages, as a session sees them after joining what was cut."""
+    found, run, size = [], list[bytes](), 0
+    for update in table.updates:
+        run.append(update)
+        size += len(update)
+        if size >= READ_OCTETS:
+            found.append(b"".join(run))
+            run, size = [], 0
+    return [*found, b"".join(run)]
+
+
+def cut(table: Table) -> Load:
+    chunks = reads(table)
+    return lambda: [framing.cut(chunk, 0, 4096) for chunk in chunks]
+
+
+def split(table: Table) -> Load:
+    runs = [b"".join(group) for group in table.groups]
+    return lambda: [split_nlri(run, IPV4) for run in runs]
+
+
+def scan(table: Table) -> Load:
+    return lambda: [scan_nominal(block, True) for block in table.blocks]
+
+
+def fields(table: Table) -> Load:
+    return lambda: [Fields(block) for block in table.blocks]
+
+
+def parser_of() -> UpdateParser:
+    return UpdateParser(families=[IPV4], is_ebgp=True, passes="none", first_asn=65001)
+
+
+def parse_all(chunks: list[bytes], parser: UpdateParser) -> list[list[RouteChange]]:
+    """As `Session._take_established` does it."""
+    kept = []
+    for chunk in chunks:
+        changes: list[RouteChange] = []
+        bounds, _ = framing.cut(chunk, 0, 4096)
+        at = 0
+        for end in bounds[1:]:
+            if chunk[at + 18] == framing.UPDATE:
+                parser.parse(chunk, at + 19, end, changes)
+            at = end
+        kept.append(changes)
+    return kept
+
+
+def parse(table: Table) -> Load:
+    chunks = reads(table)
+    return lambda: parse_all(chunks, parser_of())
+
+
+def parse_again(table: Table) -> Load:
+    """All sets known: the table must be within the parser's interning bound, or this measures first sight."""
+    chunks = reads(table)
+    parser = parser_of()
+    parse_all(chunks, parser)
+    return lambda: parse_all(chunks, parser)
+
+
+def netlink(table: Table) -> Load:
+    """RTM_NEWROUTE messages for 50,000 of the prefixes."""
+    encoder = RouteEncoder(Via(2, protocol=12, metric=32, hops=(Hop(socket.inet_aton("10.9.0.2"), 2),)))
+    prefixes = [prefix for group in table.groups for prefix in group][:50_000]
+    return lambda: [encoder.put(prefix, 0x500, number) for number, prefix in enumerate(prefixes)]
+
+
+STAGES = [
+    Stage("cut", "framing.cut over whole reads", cut),
+    Stage("split", "split_nlri of every run", split),
+    Stage("scan", "scan_nominal of every attribute set", scan),
+    Stage("fields", "Fields: decoding every set, as competition or a policy needs it", fields),
+    Stage("parse", "cut + UpdateParser.parse, every set seen for the first time", parse),
+    Stage("parse-again", "the same UPDATEs once more, sets interned", parse_again),
+    Stage("netlink", "50,000 RTM_NEWROUTE messages encoded", netlink),
+]
+
+
+def resident_mib() -> float:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def timed(stage: Stage, table: Table, runs: int) -> tuple[float, float]:
+    """Best time in seconds, and MiB that the first run's result holds."""
+    best, held = float("inf"), 0.0
+    for number in range(runs):
+        load = stage.prepare(table)
+        gc.collect()
+        gc.disable()
+        before = resident_mib()
+        begin = time.perf_counter()
+        result = load()
+        best = min(best, time.perf_counter() - begin)
+        if number == 0:
+            held = resident_mib() - before
+        gc.enable()
+        del result, load
+    return best, held
+
+
+def profiled(stage: Stage, table: Table) -> None:
+    load = stage.prepare(table)
+    profile = cProfile.Profile()
+    profile.enable()
+    load()
+    profile.disable()
+    pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.inprocess", description=__doc__)
+    parser.add_argument("--stage", default=",".join(stage.name for stage in STAGES))
+    parser.add_argument("--scale", type=float, default=1.0, help="part of 1,000,000 prefixes over 100,000 sets")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="cProfile of each chosen stage instead of times")
+    options = parser.parse_args(argv)
+    table = full_table(
+        int(1_000_000 * options.scale), int(100_000 * options.scale), 65001, socket.inet_aton("198.18.1.1")
+    )
+    names = options.stage.split(",")
+    if unknown := set(names) - {stage.name for stage in STAGES}:
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}")
+    print(f"{table.prefix_count:,} prefixes, {len(table.updates):,} UPDATEs, {len(table.stream) / 2**20:.1f} MiB")
+    for stage in STAGES:
+        if stage.name not in names:
+            continue
+        if options.profile:
+            print(f"--- {stage.name}: {stage.what}")
+            profiled(stage, table)
+            continue
+        seconds, held = timed(stage, table, options.runs)
+        each = seconds / len(table.updates) * 1e6
+        print(f"{stage.name:12} {seconds:7.3f} s {each:7.2f} µs/UPDATE {held:7.1f} MiB held   {stage.what}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
