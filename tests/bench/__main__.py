@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 from dataclasses import asdict
 
@@ -67,8 +68,21 @@ def run_all(options: argparse.Namespace, daemons: list[Daemon], settings: Settin
     return results
 
 
+def machine(options: argparse.Namespace) -> dict[str, object]:
+    """What the figures depend on beside the daemons."""
+    return {
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_average": round(os.getloadavg()[0], 2),
+        "scale": options.scale,
+        "runs": options.runs,
+    }
+
+
 def main(argv: list[str]) -> int:
     options = arguments(argv)
+    facts = machine(options)
     cpus = sorted(os.sched_getaffinity(0))
     pin = not options.no_pin and len(cpus) > 1
     if pin:
@@ -78,12 +92,18 @@ def main(argv: list[str]) -> int:
     results = run_all(options, daemons, settings)
     summaries = summarise(results)
     if options.output == "json":
-        print(json.dumps({"runs": [asdict(r) for r in results], "medians": [asdict(s) for s in summaries]}, indent=1))
+        print(
+            json.dumps(
+                {"machine": facts, "runs": [asdict(r) for r in results], "medians": [asdict(s) for s in summaries]},
+                indent=1,
+            )
+        )
     else:
         titles = {name: (function.__doc__ or name).splitlines()[0] for name, function in SCENARIOS.items()}
         # A fixed width when piped: a table cut to 80 columns loses its figures.
         console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
         print_tables(console, summaries, titles, {d.name: d.settings for d in daemons}, REFERENCE)
+        console.print("Machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
     return 1 if any(result.problems for result in results) else 0
 
 
