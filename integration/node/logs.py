@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 if "rich" not in sys.modules:
@@ -27,7 +27,9 @@ else:
 LogFormat = Literal["console", "json"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
-WARNING_WORDS = ("down", "malformed", "failed", "refused", "error", "conflict", "limit", "rejected", "lag", "dropped")
+WARNING_WORDS = (
+    "conflict", "down", "dropped", "error", "failed", "lag", "limit", "malformed", "notification", "refused", "rejected"
+)  # fmt: skip
 
 MAX_VALUE_CHARACTERS = 1000
 MAX_QUEUED_LINES = 2000
@@ -127,6 +129,7 @@ class EventLog:
         self._clock = clock
         self._gate = FloodGate()
         self._secrets: tuple[str, ...] = ()
+        self._last_why: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self._render = _json_renderer() if log_format == "json" else _console_renderer(colors)
 
@@ -139,7 +142,7 @@ class EventLog:
     def event(self, name: str, **fields: Any) -> None:
         """One line. `level` among the fields overrides what the name suggests. Never raises."""
         self.counts[name] += 1
-        level = str(fields.pop("level", "")) or level_of(name)
+        level = str(fields.pop("level", "")) or self._level_of(name, fields)
         if LEVELS.get(level, 20) < self._threshold:
             return
         admitted, held_back = self._gate.admit((name, str(fields.get("peer", ""))), self._clock())
@@ -157,6 +160,26 @@ class EventLog:
         except Exception as error:  # a log line is never worth a session
             self._write(f"a log line could not be made: {name!r}: {type(error).__name__}")
 
+    def _level_of(self, name: str, fields: Mapping[str, Any]) -> str:
+        """A session that leaves Established, or what sounds like trouble, is a warning; a defect is ours."""
+        if name == "defect":
+            return "error"
+        if name == "peer_state" and "Established" not in (fields.get("old"), fields.get("new")):
+            return self._level_of_attempt(fields)
+        if fields.get("old") == "Established" or any(word in name for word in WARNING_WORDS):
+            return "warning"
+        return "info"
+
+    def _level_of_attempt(self, fields: Mapping[str, Any]) -> str:
+        """A peer that is not there is tried for ever: said once, and again when the reason changes."""
+        peer, why = str(fields.get("peer", "")), str(fields.get("why", ""))
+        if not why or self._last_why.get(peer) == why:
+            return "debug"
+        if len(self._last_why) >= MAX_FLOOD_KEYS:
+            self._last_why.clear()
+        self._last_why[peer] = why
+        return "info"
+
     def _clean_value(self, key: str, value: object) -> object:
         if any(key == secret or key.endswith(f"_{secret}") for secret in SECRET_FIELDS):
             return BLOTTED
@@ -170,10 +193,6 @@ class EventLog:
         for secret in self._secrets:
             text = text.replace(secret, BLOTTED)
         return printable(text)
-
-
-def level_of(name: str) -> str:
-    return "warning" if any(word in name for word in WARNING_WORDS) else "info"
 
 
 def timestamp(at: float) -> str:
