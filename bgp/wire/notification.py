@@ -40,14 +40,16 @@ class Notification:
         if self.code == CEASE and self.subcode == PREFIX_LIMIT and len(self.data) == 7:
             afi, safi = int.from_bytes(self.data[:2], "big"), self.data[2]
             return f"AFI {afi} SAFI {safi}, limit {int.from_bytes(self.data[3:], 'big')}"
-        if self.is_hard_reset and len(self.data) >= 2:
+        if self.is_hard_reset and len(self.data) >= 2 and self.data[:2] != bytes([CEASE, HARD_RESET]):
+            # One inside another has no meaning, and two thousand of them fit: those stay hexadecimal.
             return str(Notification(self.data[0], self.data[1], self.data[2:]))
         more = f" … ({len(self.data)} octets)" if len(self.data) > _SHOWN_OCTETS else ""
         return self.data[:_SHOWN_OCTETS].hex() + more
 
     def __str__(self) -> str:
         name = f"{self.code}/{self.subcode} {notification_name(self.code, self.subcode)}"
-        return f"{name}: {self.text}" if self.text else name
+        text = self.text
+        return f"{name}: {text}" if text else name
 
 
 def parse_notification(body: bytes) -> Notification:
