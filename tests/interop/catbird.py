@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -36,7 +36,9 @@ class Catbird(Router):
 
     kernel: str = ""
     speaker_lines: str = ""  # more of [speaker]
-    peer_lines: str = ""  # more of every [[peer]]
+    has_policy: bool = True  # an import and an export policy for every peer (RFC 8212)
+    graceful_shutdown: bool = False  # for every peer (RFC 8326)
+    ranges: dict[str, int] = field(default_factory=dict)  # dynamic peers: prefix → AS number
 
     kind: ClassVar[str] = "catbird"
 
@@ -54,6 +56,8 @@ class Catbird(Router):
         for route in self.announcements.values():
             local_pref = "" if route.local_pref is None else f"local_pref = {route.local_pref}\n"
             text += f'[[originate]]\nprefix = "{route.prefix}"\n{local_pref}'
+        for prefix, asn in self.ranges.items():
+            text += f'[[peer]]\nname = "range"\nrange = "{prefix}"\nasn = {asn}\nimport = "accept"\nexport = "out"\n'
         return text + "".join(self._peer(peer) for peer in self.peers.values())
 
     def _peer(self, peer: PeerSpec) -> str:
@@ -70,9 +74,11 @@ class Catbird(Router):
             "extended_messages": peer.extended_messages,
             "four_octet_asn": peer.four_octet_asn,
             "passive": peer.passive,
-            "import": "accept",
-            "export": "out",
         }
+        if self.graceful_shutdown:
+            keys["graceful_shutdown"] = True
+        if self.has_policy:
+            keys |= {"import": "accept", "export": "out"}
         for name in ("local_asn", "password", "multihop", "shutdown"):
             if (value := getattr(peer, name)) is not None:
                 keys[name] = value
@@ -82,7 +88,7 @@ class Catbird(Router):
             keys["max_prefixes"] = peer.max_prefixes
         if peer.next_hop_self:
             keys["next_hop"] = "self"
-        return "[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items()) + self.peer_lines
+        return "[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
     def launch(self, *, recovering: bool) -> None:
         del recovering  # it finds its own routes in the kernel and says so (the F bit) by itself
