@@ -22,8 +22,9 @@ IPV6_EXTENDED_COMMUNITIES, LARGE_COMMUNITIES = 25, 32
 OPTIONAL, TRANSITIVE, PARTIAL, EXTENDED = 0x80, 0x40, 0x20, 0x10
 KIND = OPTIONAL | TRANSITIVE
 
-TREAT_AS_WITHDRAW, DISCARD = "treat-as-withdraw", "attribute discard"
 Action = Literal["treat-as-withdraw", "attribute discard"]
+TREAT_AS_WITHDRAW: Action = "treat-as-withdraw"
+DISCARD: Action = "attribute discard"
 
 
 @dataclass(frozen=True, slots=True)

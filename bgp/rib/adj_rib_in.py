@@ -1,0 +1,151 @@
+"""What one session announces, on its way into the Loc-RIB: loop checks, RFC 8326, import policy.
+
+The paths themselves stand in the Loc-RIB's table (one copy of truth); refused ones in `Source.rejected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bgp.config import RouteSetting
+from bgp.families import Address, Family, Nlri
+from bgp.policy.compiled import EMPTY_SETTING, CompiledPolicy
+from bgp.rib import rewrite
+from bgp.rib.loc_rib import LocRib
+from bgp.rib.path import HopState, Path, Source
+from bgp.wire import as_path
+from bgp.wire.attributes import PathAttributes
+from bgp.wire.update import ANNOUNCE, END_OF_RIB, WITHDRAW
+
+
+class AdjRibIn:
+    """`own_asns`: those that make a loop. `track`: next hop → its state. `is_own_address`: a next hop that is ourselves."""
+
+    def __init__(
+        self,
+        source: Source,
+        policy: CompiledPolicy,
+        ribs: dict[Family, LocRib],
+        *,
+        own_asns: tuple[int, ...],
+        allowed_own_asn: int,
+        router_id: bytes,
+        own_address: Address,
+        track: Callable[[Address], HopState],
+        is_own_address: Callable[[Address], bool],
+    ) -> None:
+        self.source = source
+        self.policy = policy
+        self._ribs = ribs
+        self._own_asns = own_asns
+        self._allowed_own_asn = allowed_own_asn
+        self._router_id = router_id
+        self._own_address = own_address
+        self._track = track
+        self._is_own_address = is_own_address
+
+    def take(self, changes: list[Any], end_of_rib: Callable[[Family], None]) -> None:
+        """Route changes of bgp.wire.update, in wire order."""
+        ribs = self._ribs
+        for kind, family, nlris, attributes in changes:
+            if kind == ANNOUNCE:
+                path = attributes.imported
+                if type(path) is not Path or path.rejected:
+                    self._announce(family, nlris, attributes)
+                else:
+                    ribs[family].announce(path, nlris)
+            elif kind == WITHDRAW:
+                ribs[family].withdraw(self.source, nlris)
+            elif kind == END_OF_RIB:
+                end_of_rib(family)
+
+    def _announce(self, family: Family, nlris: list[Nlri], attributes: PathAttributes) -> None:
+        rib = self._ribs[family]
+        for path, run in self.sort(family, nlris, attributes):
+            if path.rejected:
+                rib.reject(path, run)
+            else:
+                rib.announce(path, run)
+
+    def sort(self, family: Family, nlris: list[Nlri], attributes: PathAttributes) -> list[tuple[Path, list[Nlri]]]:
+        """The paths that import makes of a set, with their prefixes."""
+        policy = self.policy
+        known = attributes.imported
+        if isinstance(known, Path):
+            return [(known, nlris)]
+        if known is None:
+            candidate = self._candidate(attributes)
+            known = attributes.imported = {}
+            if candidate.rejected or not policy.needs_prefix:
+                path = (
+                    candidate if candidate.rejected else self._judged(candidate, policy.judge(candidate, None, family))
+                )
+                attributes.imported = path
+                return [(path, nlris)]
+            known[""] = candidate
+        candidate = known[""]
+        found = []
+        for verdict, run in policy.judge_all(candidate, family, nlris):
+            path = known.get(verdict)
+            if path is None:
+                path = known[verdict] = self._judged(candidate, verdict)
+            found.append((path, run))
+        return found
+
+    def _candidate(self, attributes: PathAttributes) -> Path:
+        source = self.source
+        why = self._loop(attributes)
+        local_pref = None
+        if source.kind == "ebgp" and attributes.seen >> 8 & 1:
+            if rewrite.has_community(attributes.fields.communities, rewrite.GRACEFUL_SHUTDOWN):
+                local_pref = 0  # RFC 8326 §4.3
+        if local_pref is not None:
+            lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", local_pref)
+            return Path(source, lowered, self._track(lowered.next_hop), received=attributes, rejected=why)
+        return Path(source, attributes, self._track(attributes.next_hop), rejected=why)
+
+    def _loop(self, attributes: PathAttributes) -> str:
+        """RFC 4271 §9.1.2 (AS loop), RFC 4456 §8, and a next hop that is ourselves (RFC 4271 §6.3)."""
+        for asn in self._own_asns:
+            if asn.to_bytes(4, "big") in attributes.block:  # in C; the exact count is for those few
+                count = as_path.occurrences(attributes.fields.as_path, asn)
+                if count > self._allowed_own_asn:
+                    return f"AS loop: own AS {asn} is in the path"
+        if attributes.seen >> 9 & 3:
+            if attributes.fields.originator_id == self._router_id:
+                return "ORIGINATOR_ID is our own (RFC 4456 §8)"
+            clusters = attributes.fields.cluster_list
+            if any(clusters[at : at + 4] == self._router_id for at in range(0, len(clusters), 4)):
+                return "own cluster in CLUSTER_LIST (RFC 4456 §8)"
+        if self._is_own_address(attributes.next_hop):
+            return "the next hop is one of our own addresses"
+        return ""
+
+    def _judged(self, candidate: Path, verdict: RouteSetting | None) -> Path:
+        if verdict is None:
+            return Path(
+                self.source, candidate.attributes, candidate.hop, received=candidate.received, rejected="import policy"
+            )
+        if verdict is EMPTY_SETTING:
+            return candidate
+        attributes = rewrite.imported(candidate.attributes, verdict, self._own_address, None)
+        return Path(self.source, attributes, self._track(attributes.next_hop), received=candidate.received)
+
+    def again(self) -> None:
+        """Apply a new policy, or new addresses of our own, to all that was received."""
+        for family, rib in self._ribs.items():
+            held = list(rib.of_source(self.source))
+            refused: dict[int, tuple[Path, list[Nlri]]] = {}
+            for nlri, path in self.source.rejected[family].items():
+                refused.setdefault(id(path), (path, []))[1].append(nlri)
+            for path, _ in (*held, *refused.values()):
+                path.received.imported = None
+            for path, run in (*held, *refused.values()):
+                epoch = path.epoch
+                for made, some in self.sort(family, run, path.received):
+                    made.epoch = epoch
+                    if made.rejected:
+                        rib.reject(made, some)
+                    else:
+                        rib.announce(made, some)

@@ -1,0 +1,184 @@
+"""The table of one family: destinations with their paths, and the log of what changed since the last flush.
+
+A destination's value is the `Path` itself; where paths compete, a tuple of them, the best first. Every change is a
+function from old value to new value, and prefixes with the same old value (an UPDATE's usually have) go through it
+together: the decision runs once a distinct value, the table is changed in bulk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from bgp.families import Family, Nlri
+from bgp.rib.decision import order
+from bgp.rib.path import HopState, Path, Source, Value, best_of
+
+# (best now, best before, prefixes); None: no usable path
+Change = tuple[Path | None, Path | None, list[Nlri]]
+
+
+class LocRib:
+    """`tracks_fib`: collect `dirty`, the prefixes whose kernel route may differ. `multipath`: also if only a second path changed."""
+
+    def __init__(self, family: Family, *, tracks_fib: bool = False, multipath: bool = False) -> None:
+        self.family = family
+        self.table: dict[Nlri, Value] = {}
+        self.log: list[Change] = []
+        self.dirty: set[Nlri] = set()
+        self.tracks_fib = tracks_fib
+        self.multipath = multipath
+
+    def announce(self, path: Path, nlris: list[Nlri]) -> None:
+        """The source of `path` announces these prefixes with it, in place of what it had announced."""
+        table, source = self.table, path.source
+        rejected = source.rejected[self.family]
+        if rejected:
+            for nlri in nlris:
+                rejected.pop(nlri, None)
+        if table.keys().isdisjoint(nlris):
+            fresh = dict.fromkeys(nlris, path)
+            table.update(fresh)
+            source.accepted[self.family] += len(fresh)
+            if path.hop.resolution.reachable:
+                self._note(path, None, nlris)
+            return
+        for old, run in self._by_value(nlris):
+            if old is path:
+                continue
+            new: Value
+            was_there = False
+            if old is None:
+                new = path
+            elif type(old) is Path:
+                was_there = old.source is source
+                new = path if was_there else order((old, path))
+            else:
+                others = tuple([other for other in old if other.source is not source])  # type: ignore[union-attr]
+                was_there = len(others) < len(old)  # type: ignore[arg-type]
+                new = order((*others, path)) if others else path
+            if not was_there:
+                source.accepted[self.family] += len(run)
+            self._set(old, new, run)
+
+    def withdraw(self, source: Source, nlris: list[Nlri]) -> None:
+        rejected = source.rejected[self.family]
+        if rejected:
+            for nlri in nlris:
+                rejected.pop(nlri, None)
+        for old, run in self._by_value(nlris):
+            if old is not None:
+                self._remove(old, run, lambda path: path.source is source)
+
+    def reject(self, path: Path, nlris: list[Nlri]) -> None:
+        """Import refused this path; what the source had announced before is gone."""
+        self.withdraw(path.source, nlris)
+        path.source.rejected[self.family].update(dict.fromkeys(nlris, path))
+
+    def remove_where(self, is_gone: Callable[[Path], bool]) -> None:
+        """Take all such paths out: a peer is gone, stale routes are swept."""
+        for old, run in self._select(is_gone):
+            self._remove(old, run, is_gone)
+
+    def resolve_again(self, changed: set[HopState], apply: Callable[[], None]) -> None:
+        """`apply` changes the answers of these next hops; decide again for whatever uses them."""
+        concerned = [(old, best_of(old), run) for old, run in self._select(lambda path: path.hop in changed)]
+        apply()
+        for old, was, run in concerned:
+            new = old if isinstance(old, Path) else order(old)
+            if new is not old:
+                self.table.update(dict.fromkeys(run, new))
+            now = best_of(new)
+            if now is not was:
+                self._note(now, was, run)
+            elif self.tracks_fib:
+                self.dirty.update(run)  # another way out, or another member of a multipath
+
+    def of_source(self, source: Source) -> Iterator[tuple[Path, list[Nlri]]]:
+        """The source's paths with their prefixes."""
+        found: dict[int, tuple[Path, list[Nlri]]] = {}
+        for nlri, value in self.table.items():
+            for path in (value,) if isinstance(value, Path) else value:
+                if path.source is source:
+                    found.setdefault(id(path), (path, []))[1].append(nlri)
+        yield from found.values()
+
+    def by_best(self) -> dict[Path, list[Nlri]]:
+        """Best path → its prefixes: what a new neighbour is to be told."""
+        found: dict[Path, list[Nlri]] = {}
+        get = found.get
+        for nlri, value in self.table.items():
+            path = value if type(value) is Path else value[0]  # type: ignore[index]
+            run = get(path)
+            if run is None:
+                found[path] = [nlri]
+            else:
+                run.append(nlri)
+        return {path: run for path, run in found.items() if path.hop.resolution.reachable}
+
+    def take_log(self) -> list[Change]:
+        log, self.log = self.log, []
+        return log
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _by_value(self, nlris: list[Nlri]) -> Iterable[tuple[Value | None, list[Nlri]]]:
+        """Distinct prefixes grouped by what the table holds for them now."""
+        get = self.table.get
+        nlris = list(dict.fromkeys(nlris))
+        values = list(map(get, nlris))
+        first = values[0] if values else None
+        if all([value is first for value in values]):
+            return ((first, nlris),)
+        groups: dict[int, tuple[Value | None, list[Nlri]]] = {}
+        for nlri, value in zip(nlris, values, strict=True):
+            group = groups.get(id(value))
+            if group is None:
+                groups[id(value)] = (value, [nlri])
+            else:
+                group[1].append(nlri)
+        return groups.values()
+
+    def _select(self, wanted: Callable[[Path], bool]) -> list[tuple[Value, list[Nlri]]]:
+        """Destinations with such a path, grouped by value. One walk over the table."""
+        verdicts: dict[int, list[Nlri] | None] = {}
+        groups: list[tuple[Value, list[Nlri]]] = []
+        unknown = object()
+        for nlri, value in self.table.items():
+            run = verdicts.get(id(value), unknown)
+            if run is unknown:
+                paths = (value,) if isinstance(value, Path) else value
+                run = [] if any(wanted(path) for path in paths) else None
+                verdicts[id(value)] = run
+                if run is not None:
+                    groups.append((value, run))
+            if run is not None:
+                run.append(nlri)  # type: ignore[attr-defined]
+        return groups
+
+    def _remove(self, old: Value, run: list[Nlri], is_gone: Callable[[Path], bool]) -> None:
+        paths = (old,) if isinstance(old, Path) else old
+        left = tuple([path for path in paths if not is_gone(path)])
+        if len(left) == len(paths):
+            return
+        for path in paths:
+            if is_gone(path):
+                path.source.accepted[self.family] -= len(run)
+        self._set(old, None if not left else left[0] if len(left) == 1 else order(left), run)
+
+    def _set(self, old: Value | None, new: Value | None, run: list[Nlri]) -> None:
+        table = self.table
+        if new is None:
+            for nlri in run:
+                del table[nlri]
+        else:
+            table.update(dict.fromkeys(run, new))
+        now, was = best_of(new), best_of(old)
+        if now is not was:
+            self._note(now, was, run)
+        elif self.tracks_fib and self.multipath:
+            self.dirty.update(run)
+
+    def _note(self, now: Path | None, was: Path | None, run: list[Nlri]) -> None:
+        self.log.append((now, was, run))
+        if self.tracks_fib:
+            self.dirty.update(run)
