@@ -130,6 +130,7 @@ class Session:
         self.is_connected = False
         self.open_sent_at = math.inf
         self.timers = Timers(rng)
+        self._retry_s = settings.connect_retry_s
         self._owner = owner
         self._emit = emit
         self._make_parser = make_parser
