@@ -85,3 +85,21 @@ class FibListener(Protocol):
     def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None: ...
 
     def local_addresses_changed(self, addresses: frozenset[Address]) -> None: ...
+
+
+class Transport(Protocol):
+    """TCP, as the speaker needs it. `session` is a bgp.session.session.Session, used as a key."""
+
+    def dial(self, session: Any, config: Any) -> None:
+        """Connect as this PeerConfig says, then call Speaker.connection_made or connection_failed."""
+
+    def send(self, session: Any, buffers: list[bytes | memoryview]) -> None: ...
+
+    def close(self, session: Any, abort: bool) -> None:
+        """Send what is queued, then close; with `abort` at once."""
+
+    def flush_soon(self) -> None:
+        """Call Speaker.flush in this turn of the loop, after everything readable has been taken in."""
+
+    def own_addresses(self, session: Any) -> dict[Family, Address]:
+        """The session's own address, and one of the other family on the same interface if there is one."""

@@ -13,7 +13,7 @@ from bgp.families import Address, Family, Nlri
 from bgp.policy.compiled import EMPTY_SETTING, CompiledPolicy
 from bgp.rib import rewrite
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import HopState, Path, Source
+from bgp.rib.path import HopState, Path, PathView, Source
 from bgp.wire import as_path
 from bgp.wire.attributes import PathAttributes
 from bgp.wire.update import ANNOUNCE, END_OF_RIB, WITHDRAW
@@ -39,7 +39,7 @@ class AdjRibIn:
         self.policy = policy
         self._ribs = ribs
         self._own_asns = own_asns
-        self._allowed_own_asn = allowed_own_asn
+        self.allowed_own_asn = allowed_own_asn
         self._router_id = router_id
         self._own_address = own_address
         self._track = track
@@ -79,14 +79,14 @@ class AdjRibIn:
             known = attributes.imported = {}
             if candidate.rejected or not policy.needs_prefix:
                 path = (
-                    candidate if candidate.rejected else self._judged(candidate, policy.judge(candidate, None, family))
+                    candidate if candidate.rejected else self._judged(candidate, policy.judge(PathView(candidate), None, family))
                 )
                 attributes.imported = path
                 return [(path, nlris)]
             known[""] = candidate
         candidate = known[""]
         found = []
-        for verdict, run in policy.judge_all(candidate, family, nlris):
+        for verdict, run in policy.judge_all(PathView(candidate), family, nlris):
             path = known.get(verdict)
             if path is None:
                 path = known[verdict] = self._judged(candidate, verdict)
@@ -96,12 +96,13 @@ class AdjRibIn:
     def _candidate(self, attributes: PathAttributes) -> Path:
         source = self.source
         why = self._loop(attributes)
-        local_pref = None
-        if source.kind == "ebgp" and attributes.seen >> 8 & 1:
-            if rewrite.has_community(attributes.fields.communities, rewrite.GRACEFUL_SHUTDOWN):
-                local_pref = 0  # RFC 8326 §4.3
-        if local_pref is not None:
-            lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", local_pref)
+        has_communities = attributes.seen >> 8 & 1
+        if (
+            has_communities
+            and source.kind == "ebgp"
+            and rewrite.has_community(attributes.fields.communities, rewrite.GRACEFUL_SHUTDOWN)
+        ):
+            lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", 0)  # RFC 8326 §4.3
             return Path(source, lowered, self._track(lowered.next_hop), received=attributes, rejected=why)
         return Path(source, attributes, self._track(attributes.next_hop), rejected=why)
 
@@ -110,7 +111,7 @@ class AdjRibIn:
         for asn in self._own_asns:
             if asn.to_bytes(4, "big") in attributes.block:  # in C; the exact count is for those few
                 count = as_path.occurrences(attributes.fields.as_path, asn)
-                if count > self._allowed_own_asn:
+                if count > self.allowed_own_asn:
                     return f"AS loop: own AS {asn} is in the path"
         if attributes.seen >> 9 & 3:
             if attributes.fields.originator_id == self._router_id:

@@ -79,11 +79,12 @@ class LocRib:
         for old, run in self._select(is_gone):
             self._remove(old, run, is_gone)
 
-    def resolve_again(self, changed: set[HopState], apply: Callable[[], None]) -> None:
-        """`apply` changes the answers of these next hops; decide again for whatever uses them."""
-        concerned = [(old, best_of(old), run) for old, run in self._select(lambda path: path.hop in changed)]
-        apply()
-        for old, was, run in concerned:
+    def using(self, hops: set[HopState]) -> list[tuple[Value, Path | None, list[Nlri]]]:
+        """What uses these next hops, with its best path as it is before their answers change; for `decide_again`."""
+        return [(old, best_of(old), run) for old, run in self._select(lambda path: path.hop in hops)]
+
+    def decide_again(self, before: list[tuple[Value, Path | None, list[Nlri]]]) -> None:
+        for old, was, run in before:
             new = old if isinstance(old, Path) else order(old)
             if new is not old:
                 self.table.update(dict.fromkeys(run, new))
@@ -127,7 +128,7 @@ class LocRib:
         nlris = list(dict.fromkeys(nlris))
         values = list(map(get, nlris))
         first = values[0] if values else None
-        if all([value is first for value in values]):
+        if all([value is first for value in values]):  # noqa: C419 (a generator is slower)
             return ((first, nlris),)
         groups: dict[int, tuple[Value | None, list[Nlri]]] = {}
         for nlri, value in zip(nlris, values, strict=True):

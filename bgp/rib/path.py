@@ -57,7 +57,7 @@ class Source:
 class Path:
     """`received` is what the peer sent, `attributes` what import made of it (the same object if it changed nothing).
 
-    Is a policy's RouteView. `rejected`: why import refused it, or ''.
+    `rejected`: why import refused it, or ''.
     """
 
     __slots__ = ("_rank", "attributes", "epoch", "hop", "local_interface", "received", "rejected", "source")
@@ -100,35 +100,46 @@ class Path:
             )
         return rank
 
-    # --- RouteView --------------------------------------------------------------------------------------------------
+
+class PathView:
+    """A path as policies see it (bgp.policy.rules.RouteView)."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     @property
     def as_path(self) -> tuple[int, ...]:
-        return as_path.leading_sequence(self.attributes.fields.as_path)
+        return as_path.leading_sequence(self._path.attributes.fields.as_path)
 
     @property
     def communities(self) -> bytes:
-        return self.attributes.fields.communities
+        return self._path.attributes.fields.communities
 
     @property
     def extended_communities(self) -> bytes:
-        return self.attributes.fields.extended_communities
+        return self._path.attributes.fields.extended_communities
 
     @property
     def large_communities(self) -> bytes:
-        return self.attributes.fields.large_communities
+        return self._path.attributes.fields.large_communities
 
     @property
     def local_pref(self) -> int | None:
-        return self.attributes.fields.local_pref
+        return self._path.attributes.fields.local_pref
 
     @property
     def next_hop(self) -> bytes:
-        return self.attributes.next_hop
+        return self._path.attributes.next_hop
+
+    @property
+    def source(self) -> RouteSource:
+        return self._path.source.kind
 
     @property
     def interface(self) -> str:
-        return self.local_interface or self.hop.resolution.interface
+        return self._path.local_interface or self._path.hop.resolution.interface
 
 
 Value = Path | tuple[Path, ...]  # of a destination; the best first where paths compete

@@ -15,7 +15,7 @@ from bgp.families import IPV4, Address, Family, Nlri
 from bgp.policy.compiled import EMPTY_SETTING, CompiledPolicy
 from bgp.rib import rewrite
 from bgp.rib.loc_rib import Change, LocRib
-from bgp.rib.path import Path, Source
+from bgp.rib.path import Path, PathView, Source
 from bgp.wire import update
 
 Buffer = bytes | memoryview
@@ -90,8 +90,8 @@ class UpdateGroup:
         if policy.accepts_all:
             return [(self._block(path, family, EMPTY_SETTING), nlris)]
         if not policy.needs_prefix:
-            return [(self._block(path, family, policy.judge(_View(path), None, family)), nlris)]
-        found = policy.judge_all(_View(path), family, nlris)
+            return [(self._block(path, family, policy.judge(PathView(path), None, family)), nlris)]
+        found = policy.judge_all(PathView(path), family, nlris)
         return [(self._block(path, family, verdict), run) for verdict, run in found]
 
     def _block(self, path: Path, family: Family, setting: RouteSetting | None) -> Block | None:
@@ -269,27 +269,6 @@ class UpdateGroup:
                     messages += self._withdraw(family, changed)
             if messages:
                 yield b"".join(messages), len(messages)
-
-
-class _View:
-    """A best path as the export policy of a session sees it: LOCAL_PREF has its default."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._path, name)
-
-    @property
-    def source(self) -> object:
-        return self._path.source.kind
-
-    @property
-    def local_pref(self) -> int:
-        local_pref = self._path.local_pref
-        return 100 if local_pref is None else local_pref
 
 
 class _Shared:

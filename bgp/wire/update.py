@@ -67,15 +67,18 @@ class UpdateParser:
         self.four_octet_asn = four_octet_asn
         self.extended_next_hop = extended_next_hop
         self.passes = passes
-        self.first_asn = first_asn
+        self.set_first_asn(first_asn)
         self.on_malformed = on_malformed
         self.dropped_attributes = 0  # unknown ones, stopped by the allow-list
         self.ignored_families = 0  # UPDATEs for a family that was not negotiated
         self._mandatory = MANDATORY if is_ebgp else MANDATORY | 1 << LOCAL_PREF
-        self._first_octets = b"" if first_asn is None else first_asn.to_bytes(4, "big")
         self._has_ipv4 = IPV4 in self.families
         self._young: dict[bytes, PathAttributes] = {}
         self._old: dict[bytes, PathAttributes] = {}
+
+    def set_first_asn(self, first_asn: int | None) -> None:
+        self.first_asn = first_asn
+        self._first_octets = b"" if first_asn is None else first_asn.to_bytes(4, "big")
 
     def forget(self) -> None:
         """Intern anew: what was imported from the old sets is out of date (an import policy changed)."""

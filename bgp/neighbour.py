@@ -1,0 +1,59 @@
+"""All that the speaker keeps of one peer beside its sessions: its source of paths, its way in and its way out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from bgp.config import PeerConfig, SpeakerConfig
+from bgp.families import Family
+from bgp.policy.compiled import CompiledPolicy, compile_policy
+from bgp.rib.adj_rib_in import AdjRibIn
+from bgp.rib.path import Source
+from bgp.rib.update_group import Member, UpdateGroup
+
+if TYPE_CHECKING:
+    from bgp.session.peer import Peer
+
+
+class Neighbour:
+    """`range_name`: the configured range that a dynamic one came from."""
+
+    def __init__(self, speaker: SpeakerConfig, config: PeerConfig, name: str, *, range_name: str = "") -> None:
+        self.peer: Peer
+        self.name = name
+        self.range_name = range_name
+        self.adj_rib_in: AdjRibIn | None = None
+        self.group: UpdateGroup | None = None
+        self.member: Member | None = None
+        self.awaited: set[Family] = set()  # End-of-RIB still to come from it
+        self.awaited_until = math.inf
+        self.stale_until = math.inf
+        self.owes_end_of_rib: list[Family] = []
+        self.warned: set[Family] = set()
+        self.dropped_attributes = 0
+        self.source = Source(name, "ibgp", config.address.packed if config.address else b"")
+        self.configure(speaker, config)
+
+    def configure(self, speaker: SpeakerConfig, config: PeerConfig) -> None:
+        self.config = config
+        self.is_ebgp = (speaker.asn if config.local_asn is None else config.local_asn) != config.asn
+        self.source.kind = "ebgp" if self.is_ebgp else "ibgp"
+        self.import_policy = self._compile(speaker, "import")
+        self.export_policy = self._compile(speaker, "export")
+
+    def _compile(self, speaker: SpeakerConfig, direction: Literal["import", "export"]) -> CompiledPolicy:
+        policy = self.config.import_policy if direction == "import" else self.config.export_policy
+        return compile_policy(
+            policy, direction=direction, is_ebgp=self.is_ebgp, ebgp_requires_policy=speaker.ebgp_requires_policy
+        )
+
+    @property
+    def passes(self) -> Literal["all", "none"] | frozenset[int]:
+        """Which unknown optional transitive attributes go on: by default poison stops at the border."""
+        wanted = self.config.unknown_attributes
+        if wanted is None:
+            return "none" if self.is_ebgp else "all"
+        if isinstance(wanted, tuple):
+            return frozenset(wanted)
+        return "all" if wanted == "pass" else "none"

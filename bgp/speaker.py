@@ -1,0 +1,782 @@
+"""Speaker: one router's BGP engine behind one facade. Pure: data and `now` (monotonic seconds) in, calls on ports out.
+
+Whoever calls it (bgp/io) brings bytes, connections and the time; what follows is collected until `flush`, which
+encodes once per update group and hands the kernel its changes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, Literal
+
+from bgp import views
+from bgp.config import PeerConfig, SpeakerConfig
+from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
+from bgp.neighbour import Neighbour
+from bgp.policy.compiled import CompiledPolicy
+from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Resolution, Transport
+from bgp.reconfigure import Change, differences, pair_peers
+from bgp.rib.adj_rib_in import AdjRibIn
+from bgp.rib.decision import equal_cost
+from bgp.rib.loc_rib import LocRib
+from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of
+from bgp.rib.update_group import Buffer, ExportRules, Member, UpdateGroup
+from bgp.session.negotiation import Negotiated
+from bgp.session.outputs import (
+    CloseConnection,
+    OpenConnection,
+    PeerDown,
+    PeerUp,
+    RefreshReceived,
+    RouteChanges,
+    SendBytes,
+    Told,
+)
+from bgp.session.peer import Peer
+from bgp.session.session import OnMalformed, Session
+from bgp.session.settings import settings_of
+from bgp.wire import attributes as wire_attributes
+from bgp.wire.notification import CEASE, CONFIGURATION_CHANGE, PEER_DECONFIGURED
+from bgp.wire.update import UpdateParser, end_of_rib
+
+_UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
+_STALE_S = 180.0  # after a peer's return: routes that it has not repeated by then go (RFC 4724 §4.2)
+_HOPS_KEPT = 4096
+_DYNAMIC_LIMIT = 20000
+
+
+class Speaker:
+    """See the module. `transport` is set by bgp/io before `start`. Implements bgp.ports.FibListener."""
+
+    transport: Transport
+
+    def __init__(
+        self,
+        config: SpeakerConfig,
+        *,
+        fib: Fib | None,
+        next_hops: NextHopTracker | None,
+        events: EventSink,
+        rng: random.Random,
+        now: float,
+    ) -> None:
+        self.config = config
+        self.started_at = now
+        self._now = now
+        self._fib = fib if config.kernel is not None and config.kernel.program else None
+        self._next_hops = next_hops
+        self._events = events
+        self._rng = rng
+        multipath = config.multipath_ebgp > 1 or config.multipath_ibgp > 1
+        self.ribs = {f: LocRib(f, tracks_fib=self._fib is not None, multipath=multipath) for f in FAMILIES}
+        self.neighbours: dict[str, Neighbour] = {}
+        self._by_session: dict[Session, Neighbour] = {}
+        self.groups: dict[ExportRules, UpdateGroup] = {}
+        self._policies: dict[tuple[object, bool, str], CompiledPolicy] = {}
+        self._hops: dict[Address, HopState] = {}
+        self._hops_limit = _HOPS_KEPT
+        self._local_addresses: frozenset[Address] = frozenset()
+        self._kernel = Source("kernel", "kernel")
+        self._originated = Source("originate", "originate")
+        self._kernel_paths: dict[str, Path] = {}
+        self._blackholes: set[tuple[Family, Nlri]] = set()
+        self._may_send_end_of_rib = False
+        self.is_converged = False
+        for peer in config.peers:
+            if peer.range is None:
+                self._add(peer, peer.name)
+        self._originate(config)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        self._now = now
+        for neighbour in list(self.neighbours.values()):
+            neighbour.peer.start(now)
+            self._carry_out(neighbour)
+        self._check_convergence()
+        self.transport.flush_soon()
+
+    def stop(self, now: float, reason: str) -> None:
+        """Say Cease to all. Not a hard reset: a peer with RFC 8538 keeps our routes while we are replaced."""
+        from bgp.wire.notification import ADMIN_SHUTDOWN, shutdown_communication
+
+        self._now = now
+        for neighbour in list(self.neighbours.values()):
+            data = shutdown_communication(reason)
+            neighbour.peer.stop(now, CEASE, ADMIN_SHUTDOWN, data, reason, hard=False)
+            self._carry_out(neighbour)
+
+    def handle_timer(self, now: float) -> None:
+        """Call at least every quarter of a second."""
+        self._now = now
+        for neighbour in list(self.neighbours.values()):
+            at = neighbour.peer.next_timer_at()
+            if at is not None and at <= now:
+                neighbour.peer.handle_timer(now)
+                self._carry_out(neighbour)
+            if neighbour.stale_until <= now:
+                self._sweep(neighbour, FAMILIES, "restart time is over")
+            if neighbour.awaited_until <= now:
+                neighbour.awaited.clear()
+                neighbour.awaited_until = math.inf
+                self._check_convergence()
+            if neighbour.peer.is_finished and neighbour.stale_until == math.inf:
+                self._forget(neighbour)
+        if not self.is_converged and now - self.started_at >= self.config.convergence_timeout_s:
+            self._converged("timed out")
+
+    # --- connections (called by bgp/io) -----------------------------------------------------------------------------
+
+    def accept(self, local: Address, remote: Address, now: float, *, interface: str = "") -> Session | None:
+        """Somebody has connected. None: nobody that we know; close the connection."""
+        self._now = now
+        neighbour = self._find(remote, interface) or self._make_dynamic(remote)
+        if neighbour is None:
+            return None
+        session = neighbour.peer.incoming(now, local, remote)
+        self._by_session[session] = neighbour
+        return session
+
+    def accepted(self, session: Session) -> None:
+        """The connection of `accept` is known to the transport: what the session wants may be carried out."""
+        self._carry_out(self._by_session[session])
+
+    def connection_made(self, session: Session, local: Address, remote: Address, now: float) -> None:
+        self._now = now
+        neighbour = self._by_session.get(session)
+        if neighbour is not None:
+            neighbour.peer.connection_made(session, now, local, remote)
+            self._carry_out(neighbour)
+
+    def connection_failed(self, session: Session, reason: str, now: float) -> None:
+        self._now = now
+        neighbour = self._by_session.get(session)
+        if neighbour is not None:
+            neighbour.peer.connection_failed(session, now, reason)
+            self._carry_out(neighbour)
+
+    def connection_lost(self, session: Session, reason: str, now: float) -> None:
+        self._now = now
+        neighbour = self._by_session.pop(session, None)
+        if neighbour is not None:
+            neighbour.peer.connection_lost(session, now, reason)
+            self._carry_out(neighbour)
+
+    def receive_data(self, session: Session, data: bytes, now: float) -> None:
+        self._now = now
+        neighbour = self._by_session.get(session)
+        if neighbour is not None:
+            neighbour.peer.receive_data(session, data, now)
+            self._carry_out(neighbour)
+
+    def drained(self, session: Session, now: float) -> None:
+        """The transport has nothing more to send here: go on with a table transfer."""
+        neighbour = self._by_session.get(session)
+        if neighbour is not None and neighbour.member is not None and neighbour.member.backlog is not None:
+            self._now = now
+            neighbour.member.advance()
+
+    # --- outputs of the sessions ------------------------------------------------------------------------------------
+
+    def _carry_out(self, neighbour: Neighbour) -> None:
+        transport = self.transport
+        for output in neighbour.peer.take_outputs():
+            if isinstance(output, RouteChanges):
+                if neighbour.adj_rib_in is not None:
+                    neighbour.adj_rib_in.take(output.changes, lambda family: self._end_of_rib(neighbour, family))
+                    if neighbour.config.max_prefixes:
+                        self._check_limits(neighbour)
+                    transport.flush_soon()
+            elif isinstance(output, SendBytes):
+                transport.send(output.session, [output.data])
+            elif isinstance(output, OpenConnection):
+                self._by_session[output.session] = neighbour
+                transport.dial(output.session, neighbour.config)
+            elif isinstance(output, CloseConnection):
+                self._by_session.pop(output.session, None)
+                transport.close(output.session, output.abort)
+            elif isinstance(output, PeerUp):
+                self._peer_up(neighbour, output.session, output.negotiated)
+            elif isinstance(output, PeerDown):
+                self._peer_down(neighbour, output)
+            elif isinstance(output, RefreshReceived):
+                self._send_table(neighbour, (output.family,), say_end=False)
+            elif isinstance(output, Told):
+                self._events.event(output.name, **output.fields)
+
+    def _peer_up(self, neighbour: Neighbour, session: Session, negotiated: Negotiated) -> None:
+        source, config = neighbour.source, neighbour.config
+        source.router_id = negotiated.peer_router_id
+        source.address = session.remote_address
+        addresses = self.transport.own_addresses(session)
+        own_asns = tuple({self.config.asn, negotiated.local_asn})
+        neighbour.adj_rib_in = AdjRibIn(
+            source,
+            neighbour.import_policy,
+            self.ribs,
+            own_asns=own_asns,
+            allowed_own_asn=config.allowed_own_asn,
+            router_id=self.config.router_id.packed,
+            own_address=session.local_address,
+            track=self._track,
+            is_own_address=self._is_own,
+        )
+        restart = negotiated.peer_restart
+        lost = [f for f in FAMILIES if restart is None or f not in restart.forwarding or f not in negotiated.families]
+        self._sweep(neighbour, lost, "the peer has not kept them")
+        neighbour.stale_until = math.inf if neighbour.stale_until == math.inf else self._now + _STALE_S
+        neighbour.awaited = set(negotiated.families)
+        neighbour.awaited_until = self._now + (_UNASKED_END_OF_RIB_S if restart is None else max(_STALE_S, restart.time_s))
+        neighbour.member = Member(source, self._sender(session))
+        neighbour.warned.clear()
+        self._join(neighbour, negotiated, addresses)
+        neighbour.owes_end_of_rib = []
+        self._send_table(neighbour, negotiated.families, say_end=True)
+        self._check_convergence()
+
+    def _sender(self, session: Session) -> Callable[[list[Buffer], int], None]:
+        send = self.transport.send
+
+        def tell(buffers: list[Buffer], count: int) -> None:
+            send(session, buffers)
+            session.update_sent(count, self._now)
+
+        return tell
+
+    def _join(self, neighbour: Neighbour, negotiated: Negotiated, addresses: dict[Family, Address]) -> UpdateGroup:
+        rules = ExportRules(
+            is_ebgp=negotiated.is_ebgp,
+            local_asn=negotiated.local_asn,
+            families=negotiated.families,
+            four_octet_asn=negotiated.four_octet_asn,
+            max_octets=negotiated.max_send_octets,
+            extended_next_hop=negotiated.extended_next_hop,
+            next_hop=neighbour.config.next_hop,
+            own_addresses=tuple(addresses.items()),
+            policy=self._shared_policy(neighbour),
+            graceful_shutdown=neighbour.config.graceful_shutdown,
+            default_local_pref=self.config.default_local_pref,
+        )
+        group = self.groups.get(rules)
+        if group is None:
+            group = self.groups[rules] = UpdateGroup(rules, self._too_large)
+        assert neighbour.member is not None
+        group.members[neighbour.source] = neighbour.member
+        neighbour.group = group
+        return group
+
+    def _shared_policy(self, neighbour: Neighbour) -> CompiledPolicy:
+        """Equal policies are one object, so that their peers share a group."""
+        policy = neighbour.export_policy
+        key = (policy.policy, neighbour.is_ebgp, "export")
+        return self._policies.setdefault(key, policy)
+
+    def _leave(self, neighbour: Neighbour) -> None:
+        group, neighbour.group, neighbour.member = neighbour.group, None, None
+        if group is not None:
+            group.members.pop(neighbour.source, None)
+            if not group.members:
+                self.groups.pop(group.rules, None)
+                used = {id(other.rules.policy) for other in self.groups.values()}
+                self._policies = {key: policy for key, policy in self._policies.items() if id(policy) in used}
+
+    def _too_large(self, path: Path) -> None:
+        self._events.event("route_too_large", peer=path.source.name, octets=len(path.attributes.block))
+
+    def _peer_down(self, neighbour: Neighbour, down: PeerDown) -> None:
+        self._leave(neighbour)
+        parser = down.session.parser
+        if isinstance(parser, UpdateParser):
+            neighbour.dropped_attributes += parser.dropped_attributes
+        neighbour.adj_rib_in = None
+        source = neighbour.source
+        negotiated = down.session.negotiated
+        restart = negotiated.peer_restart if negotiated else None
+        if down.retain and restart is not None:
+            # RFC 4724 §4.2: what was stale already goes, and what the peer does not keep.
+            self._sweep(neighbour, FAMILIES, "the peer went away again")
+            source.epoch += 1
+            self._sweep(neighbour, [f for f in FAMILIES if f not in restart.families], "")
+            neighbour.stale_until = self._now + restart.time_s
+            kept = {family.name: source.accepted[family] for family in restart.families}
+            self._events.event("stale_routes_kept", peer=neighbour.name, routes=kept, for_s=restart.time_s)
+        else:
+            neighbour.stale_until = math.inf
+            for family in FAMILIES:
+                if source.accepted[family]:
+                    self.ribs[family].remove_where(lambda path: path.source is source)
+        for family in FAMILIES:
+            source.rejected[family].clear()
+        neighbour.awaited.clear()
+        neighbour.awaited_until = math.inf
+        self.transport.flush_soon()
+
+    # --- End-of-RIB, stale routes, convergence ----------------------------------------------------------------------
+
+    def _end_of_rib(self, neighbour: Neighbour, family: Family) -> None:
+        self._sweep(neighbour, (family,), "not repeated after the restart")
+        neighbour.awaited.discard(family)
+        if not neighbour.awaited:
+            neighbour.stale_until = neighbour.awaited_until = math.inf
+            self._check_convergence()
+
+    def _sweep(self, neighbour: Neighbour, families: Iterable[Family], why: str) -> None:
+        source = neighbour.source
+        swept = 0
+        for family in families:
+            before = source.accepted[family]
+            if before and source.epoch:
+                self.ribs[family].remove_where(lambda path: path.source is source and path.epoch != source.epoch)
+                swept += before - source.accepted[family]
+        if neighbour.stale_until <= self._now:
+            neighbour.stale_until = math.inf
+        if swept:
+            self._events.event("stale_routes_removed", peer=neighbour.name, routes=swept, why=why)
+            self.transport.flush_soon()
+
+    def _check_convergence(self) -> None:
+        """First our own End-of-RIB (a peer that restarts itself is not waited for, RFC 4724 §4.1), then the rest."""
+        if self.is_converged:
+            return
+        expected = [n for n in self.neighbours.values() if n.config.shutdown is None and not n.range_name]
+        if not self._may_send_end_of_rib and all(self._has_told_us(n) for n in expected):
+            self._release_end_of_rib()
+        if all(n.peer.established is not None and not n.awaited for n in expected):
+            self._converged("all peers have sent End-of-RIB" if expected else "no peers to wait for")
+
+    def _has_told_us(self, neighbour: Neighbour) -> bool:
+        negotiated = neighbour.peer.negotiated
+        if negotiated is None:
+            return False
+        restart = negotiated.peer_restart
+        return not neighbour.awaited or restart is None or restart.restarting
+
+    def _release_end_of_rib(self) -> None:
+        self._may_send_end_of_rib = True
+        for neighbour in self.neighbours.values():
+            neighbour.peer.is_restarting = False
+            if neighbour.member is not None and neighbour.owes_end_of_rib:
+                self.flush(self._now)
+                for family in neighbour.owes_end_of_rib:
+                    neighbour.member.tell([end_of_rib(family)], 1)
+                neighbour.owes_end_of_rib = []
+
+    def _converged(self, why: str) -> None:
+        self.is_converged = True
+        if not self._may_send_end_of_rib:
+            self._release_end_of_rib()
+        self._events.event("converged", why=why, after_s=round(self._now - self.started_at, 3))
+        self.flush(self._now)
+        if self._fib is not None:
+            self._fib.converged()
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def flush(self, now: float) -> None:
+        """Tell peers and kernel what has changed since the last flush."""
+        self._now = now
+        for family, rib in self.ribs.items():
+            log = rib.take_log()
+            if log:
+                for group in list(self.groups.values()):
+                    group.flush(family, log)
+            if rib.dirty and self._fib is not None:
+                dirty, rib.dirty = rib.dirty, set()
+                self._fib.apply(family, self._fib_routes(family, dirty))
+
+    def _send_table(self, neighbour: Neighbour, families: Iterable[Family], *, say_end: bool) -> None:
+        group, member = neighbour.group, neighbour.member
+        if group is None or member is None:
+            return
+        transfers: list[Iterator[tuple[bytes, int]]] = [] if member.backlog is None else [member.backlog]
+        for family in families:
+            transfers.append(group.table(family, self.ribs[family], neighbour.source))
+            if say_end and self._may_send_end_of_rib:
+                transfers.append(iter([(end_of_rib(family), 1)]))
+            elif say_end:
+                neighbour.owes_end_of_rib.append(family)
+        self._transfer(member, chain.from_iterable(transfers))
+
+    def _transfer(self, member: Member, backlog: Iterator[tuple[bytes, int]]) -> None:
+        member.backlog = backlog
+        member.advance()
+
+    def _fib_routes(self, family: Family, nlris: Iterable[Nlri]) -> dict[Nlri, FibRoute | None]:
+        """Prefixes often share their value, and so their route."""
+        get = self.ribs[family].table.get
+        known: dict[int, FibRoute | None] = {}
+        routes: dict[Nlri, FibRoute | None] = {}
+        for nlri in nlris:
+            value = get(nlri)
+            key = id(value)
+            if key not in known:
+                known[key] = self._fib_route(family, value)
+            routes[nlri] = known[key]
+            if (family, nlri) in self._blackholes and known[key] is None and value is not None:
+                best = best_of(value)
+                if best is not None and best.source is self._originated:
+                    routes[nlri] = FibRoute(next_hops=())
+        return routes
+
+    def _fib_route(self, family: Family, value: Value | None) -> FibRoute | None:
+        best = best_of(value)
+        if best is None or best.source.is_local:
+            return None
+        paths = (best,) if isinstance(value, Path) else self.multipath(value)  # type: ignore[arg-type]
+        hops: dict[NextHop, None] = {}
+        for path in paths:
+            hops.update(dict.fromkeys(path.hop.resolution.hops))
+        if not hops:
+            return None
+        kernel = self.config.kernel
+        sources = kernel.preferred_source if kernel else ()
+        source = next((a.packed for a in sources if len(a.packed) == family.address_octets), b"")
+        return FibRoute(next_hops=tuple(hops), preferred_source=source)
+
+    def multipath(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp)
+
+    # --- next hops and the kernel (FibListener) ---------------------------------------------------------------------
+
+    def _track(self, address: Address) -> HopState:
+        state = self._hops.get(address)
+        if state is None:
+            if len(self._hops) >= self._hops_limit:
+                self._forget_hops()
+            resolution = HERE if self._next_hops is None else self._next_hops.track(address)
+            state = self._hops[address] = HopState(address, resolution)
+        return state
+
+    def _forget_hops(self) -> None:
+        used: set[HopState] = set()
+        for rib in self.ribs.values():
+            for value in set(rib.table.values()):
+                used.update(path.hop for path in ((value,) if isinstance(value, Path) else value))
+        for address, state in list(self._hops.items()):
+            if state not in used:
+                del self._hops[address]
+                if self._next_hops is not None:
+                    self._next_hops.forget(address)
+        self._hops_limit = max(_HOPS_KEPT, 2 * len(self._hops))
+
+    def _is_own(self, address: Address) -> bool:
+        if address[:16] in self._local_addresses:
+            return True
+        return any(session.local_address == address for session in self._by_session)
+
+    def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None:
+        states = {self._hops[address] for address in changed if address in self._hops}
+        if not states:
+            return
+        # Each table must see the old answers before any sees the new: families may share a next hop (RFC 8950).
+        prepared = [(rib, rib.using(states)) for rib in self.ribs.values()]
+        for state in states:
+            state.resolution = changed[state.address]
+        for rib, before in prepared:
+            rib.decide_again(before)
+        self.transport.flush_soon()
+
+    def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
+        if addresses == self._local_addresses:
+            return
+        gone_or_new = addresses ^ self._local_addresses
+        self._local_addresses = addresses
+        if any(address in self._hops for address in gone_or_new):
+            for neighbour in self.neighbours.values():
+                if neighbour.adj_rib_in is not None:
+                    neighbour.adj_rib_in.again()
+            self.transport.flush_soon()
+
+    def fib_changed(
+        self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
+    ) -> None:
+        gone = list(withdrawn)
+        rib = self.ribs[family]
+        if gone:
+            rib.withdraw(self._kernel, gone)
+        runs: dict[str, list[Nlri]] = {}
+        for nlri, learned in announced:
+            runs.setdefault(learned.interface, []).append(nlri)
+        for interface, nlris in runs.items():
+            path = self._kernel_paths.get(interface)
+            if path is None:
+                if len(self._kernel_paths) > _HOPS_KEPT:
+                    self._kernel_paths.clear()
+                made = wire_attributes.build(next_hop=b"")
+                path = self._kernel_paths[interface] = Path(self._kernel, made, LOCAL_HOP, local_interface=interface)
+            rib.announce(path, nlris)
+        self.transport.flush_soon()
+
+    # --- configuration ----------------------------------------------------------------------------------------------
+
+    def reconfigure(self, config: SpeakerConfig, now: float) -> list[Change]:
+        """Apply what differs, touching only the peers concerned."""
+        self._now = now
+        old, changes = self.config, differences(self.config, config)
+        pairs = pair_peers(old.peers, config.peers)
+        self.config = config
+        for removed in pairs.removed:
+            for neighbour in self._of(removed):
+                neighbour.peer.stop(now, CEASE, PEER_DECONFIGURED, b"", "peer de-configured")
+                self._carry_out(neighbour)
+                self._forget(neighbour)
+        # A name may pass from one peer to another: take all out before any goes in.
+        kept = [(before, after, self._of(before)) for before, after in pairs.kept]
+        for _, _, neighbours in kept:
+            for neighbour in neighbours:
+                self.neighbours.pop(neighbour.name, None)
+        for _, after, neighbours in kept:
+            for neighbour in neighbours:
+                self._rename(neighbour, after)
+        whole = {effect for change in changes if change.peer is None for effect in change.effects}
+        for _, after, neighbours in kept:
+            mine = [change for change in changes if change.peer == after.name]
+            effects = whole.union(*(change.effects for change in mine)) if mine else set(whole)
+            for neighbour in neighbours:
+                self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})
+        self._originate(config)
+        for peer in pairs.added:
+            if peer.range is None:
+                neighbour = self._add(peer, peer.name)
+                neighbour.peer.start(now)
+                self._carry_out(neighbour)
+        if "decision" in whole:
+            for rib in self.ribs.values():
+                rib.multipath = config.multipath_ebgp > 1 or config.multipath_ibgp > 1
+                if rib.tracks_fib:
+                    rib.dirty.update(rib.table)
+        self._check_convergence()
+        self.transport.flush_soon()
+        return changes
+
+    def _of(self, config: PeerConfig) -> list[Neighbour]:
+        return [n for n in self.neighbours.values() if config.name in ((n.range_name,) if n.range_name else (n.name,))]
+
+    def _rename(self, neighbour: Neighbour, config: PeerConfig) -> None:
+        if neighbour.range_name:
+            neighbour.name = config.name + neighbour.name.removeprefix(neighbour.range_name)
+            neighbour.range_name = config.name
+        else:
+            neighbour.name = config.name
+        neighbour.source.name = neighbour.peer.name = neighbour.name
+        self.neighbours[neighbour.name] = neighbour
+
+    def _reconfigure_peer(self, neighbour: Neighbour, config: PeerConfig, effects: set[str], fields: set[str]) -> None:
+        neighbour.configure(self.config, config)
+        peer, now = neighbour.peer, self._now
+        needs_reset = peer.reconfigure(settings_of(self.config, config))
+        if "shutdown" in fields and config.shutdown is not None:
+            peer.shutdown(now, config.shutdown)
+        elif "shutdown" in fields:
+            peer.enable(now)
+        elif needs_reset or "reset" in effects:
+            peer.reset(now, subcode=CONFIGURATION_CHANGE)
+        else:
+            if "import" in effects and neighbour.adj_rib_in is not None:
+                self._import_again(neighbour, needs_refresh=bool(fields & {"unknown_attributes", "enforce_first_asn"}))
+            if "export" in effects:
+                self._export_again(neighbour)
+            if neighbour.config.max_prefixes:
+                neighbour.warned.clear()
+                self._check_limits(neighbour)
+        self._carry_out(neighbour)
+
+    def _import_again(self, neighbour: Neighbour, *, needs_refresh: bool) -> None:
+        adj_rib_in, session = neighbour.adj_rib_in, neighbour.peer.established
+        if adj_rib_in is None or session is None:
+            return
+        parser = session.parser
+        if isinstance(parser, UpdateParser):
+            parser.forget()
+            parser.passes = neighbour.passes
+            parser.set_first_asn(self._first_asn(neighbour))
+        adj_rib_in.policy = neighbour.import_policy
+        adj_rib_in.allowed_own_asn = neighbour.config.allowed_own_asn
+        adj_rib_in.again()
+        if needs_refresh:
+            for family in self.ribs:
+                neighbour.peer.send_refresh(family, self._now)
+
+    def _export_again(self, neighbour: Neighbour) -> None:
+        session, before, member = neighbour.peer.established, neighbour.group, neighbour.member
+        if session is None or session.negotiated is None or before is None or member is None:
+            return
+        self.flush(self._now)  # what is pending leaves by the old rules, which the comparison starts from
+        before.members.pop(neighbour.source, None)
+        group = self._join(neighbour, session.negotiated, self.transport.own_addresses(session))
+        if group is not before:
+            transfers = [] if member.backlog is None else [member.backlog]
+            for family in session.negotiated.families:
+                transfers.append(group.difference(before, family, self.ribs[family], neighbour.source))
+            self._transfer(member, chain.from_iterable(transfers))
+            if not before.members:
+                self.groups.pop(before.rules, None)
+
+    def _originate(self, config: SpeakerConfig) -> None:
+        """Make the originated routes be those of the configuration."""
+        wanted: dict[Family, dict[Nlri, Path]] = {family: {} for family in FAMILIES}
+        blackholes: set[tuple[Family, Nlri]] = set()
+        for route in config.originate:
+            family = IPV4 if route.network.version == 4 else IPV6
+            nlri = nlri_of(route.network)
+            made = wire_attributes.build(
+                next_hop=b"", med=route.med, local_pref=route.local_pref, communities=b"".join(route.communities)
+            )
+            wanted[family][nlri] = Path(self._originated, made, LOCAL_HOP)
+            if route.blackhole:
+                blackholes.add((family, nlri))
+        for family, rib in self.ribs.items():
+            held = {nlri: path for path, nlris in rib.of_source(self._originated) for nlri in nlris}
+            gone = [nlri for nlri in held if nlri not in wanted[family]]
+            if gone:
+                rib.withdraw(self._originated, gone)
+            for nlri, path in wanted[family].items():
+                if nlri not in held or held[nlri].attributes.block != path.attributes.block:
+                    rib.announce(path, [nlri])
+            if rib.tracks_fib:
+                rib.dirty.update(nlri for kind, nlri in blackholes ^ self._blackholes if kind is family)
+        self._blackholes = blackholes
+
+    # --- peers ------------------------------------------------------------------------------------------------------
+
+    def _add(self, config: PeerConfig, name: str, *, range_name: str = "") -> Neighbour:
+        neighbour = Neighbour(self.config, config, name, range_name=range_name)
+        neighbour.peer = Peer(
+            settings_of(self.config, config),
+            name=name,
+            rng=self._rng,
+            now=self._now,
+            make_parser=lambda negotiated, told: self._make_parser(neighbour, negotiated, told),
+            is_restarting=not self._may_send_end_of_rib,
+        )
+        self.neighbours[name] = neighbour
+        return neighbour
+
+    def _make_parser(self, neighbour: Neighbour, negotiated: Negotiated, told: OnMalformed) -> UpdateParser:
+        return UpdateParser(
+            families=negotiated.families,
+            is_ebgp=negotiated.is_ebgp,
+            four_octet_asn=negotiated.four_octet_asn,
+            extended_next_hop=negotiated.extended_next_hop,
+            passes=neighbour.passes,
+            first_asn=self._first_asn(neighbour),
+            on_malformed=told,
+        )
+
+    def _first_asn(self, neighbour: Neighbour) -> int | None:
+        return neighbour.config.asn if neighbour.is_ebgp and neighbour.config.enforce_first_asn else None
+
+    def _find(self, remote: Address, interface: str) -> Neighbour | None:
+        for neighbour in self.neighbours.values():
+            config = neighbour.config
+            if neighbour.range_name:
+                if neighbour.source.address == remote:
+                    return neighbour
+            elif config.address is not None and config.address.packed == remote:
+                if not config.interface or not interface or config.interface == interface:
+                    return neighbour
+        return None
+
+    def _make_dynamic(self, remote: Address) -> Neighbour | None:
+        address = ipaddress.ip_address(remote)
+        ranges = [p for p in self.config.peers if p.range is not None and address in p.range]
+        if not ranges or len(self.neighbours) >= _DYNAMIC_LIMIT:
+            return None
+        config = max(ranges, key=lambda peer: peer.range.prefixlen if peer.range else 0)
+        neighbour = self._add(config, f"{config.name}-{address}", range_name=config.name)
+        neighbour.source.address = remote
+        neighbour.peer.start(self._now)
+        return neighbour
+
+    def _forget(self, neighbour: Neighbour) -> None:
+        source = neighbour.source
+        for rib in self.ribs.values():
+            if source.accepted[rib.family]:
+                rib.remove_where(lambda path: path.source is source)
+        if self.neighbours.get(neighbour.name) is neighbour:
+            del self.neighbours[neighbour.name]
+        for session in [s for s, owner in self._by_session.items() if owner is neighbour]:
+            del self._by_session[session]
+        self._check_convergence()
+        self.transport.flush_soon()
+
+    def _check_limits(self, neighbour: Neighbour) -> None:
+        for family, limit in neighbour.config.max_prefixes:
+            count = neighbour.source.received(family)
+            fields = {"peer": neighbour.name, "family": family.name, "prefixes": count, "maximum": limit.maximum}
+            if count * 100 >= limit.maximum * limit.warn_percent and family not in neighbour.warned:
+                neighbour.warned.add(family)
+                self._events.event("prefix_limit_near", **fields)
+            if count > limit.maximum and limit.action != "warn":
+                self._events.event("prefix_limit_exceeded", action=limit.action, **fields)
+                pause_s = limit.restart_s if limit.action == "restart" else None
+                neighbour.peer.prefix_limit_exceeded(self._now, family, limit.maximum, pause_s)
+                self._carry_out(neighbour)
+                return
+
+    # --- operators --------------------------------------------------------------------------------------------------
+
+    def _named(self, name: str, now: float) -> Neighbour:
+        self._now = now
+        neighbour = self.neighbours.get(name)
+        if neighbour is None:
+            raise KeyError(f"no peer {name!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
+        return neighbour
+
+    def reset_peer(self, name: str, now: float) -> None:
+        """Raises KeyError that names the peers there are, as the three below do."""
+        neighbour = self._named(name, now)
+        neighbour.peer.reset(now)
+        self._carry_out(neighbour)
+
+    def refresh_peer(self, name: str, direction: Literal["in", "out", "both"], now: float) -> None:
+        """Inward without the capability: what was received is evaluated again."""
+        neighbour = self._named(name, now)
+        negotiated = neighbour.peer.negotiated
+        if negotiated is None:
+            return
+        if direction in ("in", "both"):
+            if not all([neighbour.peer.send_refresh(family, now) for family in negotiated.families]):
+                self._import_again(neighbour, needs_refresh=False)
+        if direction in ("out", "both"):
+            self._send_table(neighbour, negotiated.families, say_end=False)
+        self._carry_out(neighbour)
+
+    def shutdown_peer(self, name: str, reason: str, now: float) -> None:
+        neighbour = self._named(name, now)
+        neighbour.peer.shutdown(now, reason)
+        self._carry_out(neighbour)
+
+    def enable_peer(self, name: str, now: float) -> None:
+        neighbour = self._named(name, now)
+        neighbour.peer.enable(now)
+        self._carry_out(neighbour)
+
+    def summary(self, now: float) -> dict[str, Any]:
+        return views.summary(self, now)
+
+    def peers_view(self, now: float) -> list[dict[str, Any]]:
+        return [views.peer(self, neighbour, now) for neighbour in self.neighbours.values()]
+
+    def peer_view(self, name: str, now: float) -> dict[str, Any] | None:
+        neighbour = self.neighbours.get(name)
+        return None if neighbour is None else views.peer_in_detail(self, neighbour, now)
+
+    def routes_view(
+        self,
+        *,
+        prefix: str | None = None,
+        family: Family | None = None,
+        peer: str | None = None,
+        which: Literal["best", "received", "sent", "all"] = "all",
+        longest: bool = False,
+    ) -> Iterator[dict[str, Any] | None]:
+        """One dict a destination; None now and then where nothing matched, so that the caller can let others run."""
+        if peer is not None and peer not in self.neighbours:
+            raise KeyError(f"no peer {peer!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
+        return views.routes(self, prefix, family, peer, which, longest)
