@@ -99,6 +99,7 @@ class Peer:
         self._established_at: float | None = None
         self._shown_state = State.IDLE
         self._why = ""
+        self._given_up: Session | None = None
         self._told_malformed_at = -math.inf
         self._told_rejection_at = -math.inf
         self._untold_malformed = 0
@@ -241,16 +242,16 @@ class Peer:
             return session
         others = self.sessions
         self._sessions.append(session)
-        for other in others:
-            if other.state is State.ESTABLISHED:
-                # Tracked until its OPEN says more (RFC 4271 §8.2.2); and if the peer has forgotten the session that
-                # we believe in, this makes its TCP say so.
-                other.probe(now)
-            elif other.is_incoming:
-                other.dump(now)  # who connects again has given up the first
         self._is_started = True
         session.start(Event.AUTOMATIC_START_PASSIVE, now)
         session.connection_made(now, local_address, remote_address)
+        for other in others:
+            if other.state is State.ESTABLISHED:
+                # The new one is tracked until its OPEN says more (RFC 4271 §8.2.2); and if the peer has forgotten the
+                # session that we believe in, this makes its TCP say so.
+                other.probe(now)
+            elif other.is_incoming:
+                other.dump(now)  # who connects again has given up the first
         self._note_state(now)
         return session
 
@@ -319,7 +320,7 @@ class Peer:
             if other is session:
                 continue
             if other.state in (State.CONNECT, State.ACTIVE):
-                other.cancel(now)
+                self._give_up(other, now)
             elif other.state is State.ESTABLISHED:
                 if other.negotiated is None or other.negotiated.peer_restart is None:
                     session.dump(now)
@@ -348,6 +349,8 @@ class Peer:
         self._outputs.append(PeerUp(session, negotiated))
 
     def session_ended(self, session: Session, ended: Ended, now: float) -> None:
+        if session is self._given_up:
+            return
         if session not in self._sessions:
             self._tell_rejection(ended.reason, now)
             return
@@ -360,10 +363,11 @@ class Peer:
             self._omitted = frozenset()  # it may be another software that comes back
             self._outputs.append(PeerDown(session, ended.reason, _is_retained(ended)))
         has_new_omissions = self._omit_refused(session, ended)
-        if not self._sessions or was_established:
-            self._why = ended.reason
-            self.last_error = (ended.reason, now)
-        if self._is_started and not self._sessions:
+        if any(other.is_connected for other in self._sessions) and not was_established:
+            return
+        self._why = ended.reason
+        self.last_error = (ended.reason, now)
+        if self._is_started and not any(other.is_connected for other in self._sessions):
             self._plan_restart(ended, now, is_retry=has_new_omissions)
 
     def malformed(self, message: bytes, text: str, answer: str, now: float) -> None:
@@ -413,7 +417,7 @@ class Peer:
         session.start(event, now, retry_s=retry_s)
 
     def _plan_restart(self, ended: Ended, now: float, *, is_retry: bool) -> None:
-        """The last session is gone. When may the next begin, and is the peer let in meanwhile?
+        """The last connection is gone. When may the next begin, and is the peer let in meanwhile?
 
         `is_retry`: it was refused for a capability that the next OPEN will not have.
         """
@@ -430,13 +434,27 @@ class Peer:
         self._failures = min(self._failures + 1, 16)
         is_our_complaint = ended.sent is not None and ended.sent.code != CEASE
         if self._failures > 2 and (is_our_complaint or ended.state is State.ESTABLISHED):
-            self._idle_until = now + pause_s * self._rng.uniform(0.75, 1.0)  # damped: not even let in
+            # Damped: not even let in.
+            for waiting in self.sessions:
+                self._give_up(waiting, now)
+            self._idle_until = now + pause_s * self._rng.uniform(0.75, 1.0)
         else:
             self._listen(now, pause_s)
 
     def _listen(self, now: float, retry_s: float) -> None:
-        if not self.settings.is_dynamic:
-            self._begin(Event.AUTOMATIC_START_PASSIVE, now, retry_s=retry_s)
+        """Wait for the peer, and dial after `retry_s`; unless a dial is under way already."""
+        if self.settings.is_dynamic or any(session.state is State.CONNECT for session in self._sessions):
+            return
+        for waiting in self.sessions:
+            self._give_up(waiting, now)
+        self._begin(Event.AUTOMATIC_START_PASSIVE, now, retry_s=retry_s)
+
+    def _give_up(self, session: Session, now: float) -> None:
+        """Drop a session that has no connection; nobody need hear of it."""
+        self._sessions.remove(session)
+        self._given_up = session
+        session.cancel(now)
+        self._given_up = None
 
     def _omit_refused(self, session: Session, ended: Ended) -> bool:
         """RFC 5492 §3: a peer that does not take our capabilities gets an OPEN without them. True: that is new."""
