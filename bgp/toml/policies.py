@@ -168,7 +168,7 @@ def _named(node: Node) -> Policy:
     if node.value in BUILT_IN:
         return BUILT_IN[node.value]
     if node.value not in policies:
-        hint = did_you_mean(node.value, [*BUILT_IN, *policies])
+        hint = did_you_mean(node.value, BUILT_IN | policies)
         node.refuse(f"there is no [policy.{node.value if node.value.isprintable() else '…'}]; {hint}")
     found = policies[node.value]
     if found is None:
