@@ -1,0 +1,464 @@
+"""The kernel as the speaker sees it: `Fib` and `NextHopTracker` on netlink, in asyncio.
+
+    adapter = FibAdapter(config, listener, events)
+    await adapter.start()      # links, addresses and routes are known, and told to the listener
+    adapter.apply(IPV4, {nlri: FibRoute((NextHop(gateway, ifindex),))})
+    adapter.converged()
+    await adapter.close()
+
+What it decides is in route_writer, learned_routes and next_hops; here are the sockets and the moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bgp.config import KernelConfig
+from bgp.families import Address, Family, Nlri
+from bgp.ports import EventSink, FibListener, FibRoute, Resolution
+from felix.kernel.links import RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, decode_address, decode_link
+from felix.kernel.netlink import NLM_F_REPLACE, Frame, NetlinkFormatError
+from felix.kernel.rtnetlink import AF_INET, RT_TABLE_MAIN, RTM_DELROUTE, RTM_NEWROUTE, RouteDecoder, RouteEncoder, Via
+from felix.kernel.sockets import MonitorSocket, RequestSocket, SocketFactory, open_netlink
+from felix.kernel.state import KernelState
+from integration.node.event_limit import LimitedEvents
+from integration.node.fib_snapshot import Pace, read_kernel
+from integration.node.learned_routes import FAMILY_OF, LearnedRoutes
+from integration.node.next_hops import NextHops
+from integration.node.route_writer import NUMBER_OF, RouteWriter
+
+_BATCH = 1000  # requests per system call, some milliseconds
+_READ_LIMIT = 500  # notifications per turn
+_REST = 2.0  # after a full turn of notifications the monitor rests so many times as long as that turn took
+_SETTLE_S = 0.005  # changes are answered together: a failing link brings many
+_FIRST_RESYNC_S = 0.02
+_RESYNC_SHARE = 10.0  # the pause after reading everything anew, in times of what the reading took
+_AUDIT_S = 300.0  # the kernel drops routes silently in the cases known here; this finds the others
+
+
+class FibAdapter:
+    """One network namespace's FIB. All methods belong to the event loop that `start` ran in."""
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        listener: FibListener,
+        events: EventSink,
+        *,
+        netlink: SocketFactory = open_netlink,
+        monitor_buffer_octets: int = 32 << 20,
+        audit_s: float = _AUDIT_S,
+        default_route_resolves: bool = True,
+    ) -> None:
+        """`netlink` makes the sockets, for tests in the namespace they like. Nothing is opened before `start`."""
+        self._config = config
+        self._listener = listener
+        self._events = LimitedEvents(events)
+        self._netlink = netlink
+        self._monitor_buffer_octets = monitor_buffer_octets
+        self._audit_s = audit_s
+        self._tables = (RT_TABLE_MAIN, config.table, *(rule.table for rule in config.learn))
+        self._decoder = RouteDecoder()
+        self._state = KernelState(self._tables)
+        self._learned = LearnedRoutes(config.learn, config.route_protocol, self._state)
+        resolve_in = tuple(dict.fromkeys((config.table, RT_TABLE_MAIN)))
+        self._next_hops = NextHops(self._state, resolve_in, default_route_resolves)
+        self._writer = RouteWriter(config, self._foreign_at, self._events)
+        self._requests: RequestSocket | None = None
+        self._monitor: MonitorSocket | None = None
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        self._resync_task: asyncio.Task[None] | None = None
+        self._rests_until = 0.0  # no reading anew before
+        self._told_addresses: frozenset[Address] | None = None
+        self._changed_links: set[int] = set()
+        self._routes_moved = False
+        self._is_ready = False  # the kernel is known; False again while it is read anew
+        self._is_frozen = False
+        self._is_closing = False
+        self.resyncs = 0
+        self.notifications = 0
+
+    async def start(self) -> None:
+        """Read the kernel and tell the listener: its addresses, then all that may be originated.
+
+        Routes that an earlier run left stay as they are until `apply` claims them or `converged` gives them up.
+        Raises OSError (PermissionError if routes cannot be written but should).
+        """
+        self._requests = RequestSocket(self._netlink)
+        try:
+            if self._config.program:
+                self._check_permission(self._requests)
+            self._monitor = self._open_monitor()
+            await self._read()
+        except BaseException:
+            self._close_sockets()
+            raise
+        self._listen()
+        self._after(self._audit_s, self._audit)
+
+    async def close(self, remove: bool | None = None) -> None:
+        """Stop. `remove` (by default what the configuration does not let persist): take our routes out of the kernel."""
+        if self._requests is None:
+            return
+        self.freeze()
+        self._is_closing = True
+        for _, timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._resync_task is not None:
+            self._resync_task.cancel()
+            await asyncio.gather(self._resync_task, return_exceptions=True)
+        try:
+            if (not self._config.persist if remove is None else remove) and self._config.program:
+                self._writer.want_nothing()
+                pace = Pace()
+                while self._writer.has_work and self._write_batch():
+                    await pace.step()
+        finally:
+            self._close_sockets()
+
+    def freeze(self) -> None:
+        """Take no more wishes: while the speaker takes its peers down, what they taught must stay in the kernel."""
+        self._is_frozen = True
+
+    # Fib
+
+    def apply(self, family: Family, changes: Mapping[Nlri, FibRoute | None]) -> None:
+        """Make these prefixes be so; None = no route of ours. Returns at once, writes in batches. Never raises."""
+        if self._config.program and not self._is_frozen:
+            self._writer.want(family, changes)
+            self._after(0, self._flush)
+
+    def converged(self) -> None:
+        """What an earlier run left and nobody asked for may go now."""
+        if self._config.program and not self._is_frozen:
+            self._writer.converged()
+            self._after(0, self._flush)
+
+    # NextHopTracker
+
+    def track(self, address: Address) -> Resolution:
+        """Answer now and keep watching until `forget`; asking again changes nothing."""
+        return self._next_hops.track(address)
+
+    def forget(self, address: Address) -> None:
+        self._next_hops.forget(address)
+
+    def scope(self, address: Address, ifindex: int) -> None:
+        """On which link a link-local next hop is. Call it before `track`."""
+        self._next_hops.scope(address, ifindex)
+        self._after(_SETTLE_S, self._tell)
+
+    # For people
+
+    def explain(self, family: Family, nlri: Nlri) -> dict[str, Any]:
+        """One prefix: what should be, what is, why not; what others have there; what the speaker was told of it."""
+        number = NUMBER_OF[family]
+        told = self._learned.told[number].get(nlri)
+        others = [
+            {"protocol": via.protocol, "table": table, "metric": via.metric}
+            for table in self._state.table_numbers
+            for via in self._state.tables[number, table].get(nlri)
+        ]
+        learned = {"interface": told.interface, "protocol": told.protocol, "metric": told.metric} if told else None
+        return self._writer.explain(family, nlri) | {"learned": learned, "others": others}
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """Numbers since the start; `routes`, `pending`, `stale`, `learned` and `foreign` are of this moment."""
+        writer = self._writer
+        by_family = {FAMILY_OF[number].name: routes for number, routes in writer.families.items()}
+        return {
+            "writes": writer.counters.writes,
+            "deletes": writer.counters.deletes,
+            "adopted": writer.counters.adopted,
+            "batches": writer.counters.batches,
+            "errors": writer.counters.errors,
+            "conflicts": writer.counters.conflicts,
+            "put_back": writer.counters.put_back,
+            "resyncs": self.resyncs,
+            "notifications": self.notifications,
+            "routes": {name: len(routes.programmed) for name, routes in by_family.items()},
+            "pending": writer.pending + sum(len(r.waiting) + len(r.conflicts) for r in by_family.values()),
+            "stale": {name: len(routes.stale) for name, routes in by_family.items()},
+            "learned": {FAMILY_OF[number].name: len(told) for number, told in self._learned.told.items()},
+            "foreign": sum(len(table) for table in self._state.tables.values()),
+        }
+
+    # Writing
+
+    def _foreign_at(self, family: int, prefix: Nlri, metric: int) -> Via | None:
+        return self._state.tables[family, self._config.table].at_metric(prefix, metric)
+
+    def _check_permission(self, requests: RequestSocket) -> None:
+        """Ask for the deletion of a route that cannot be: only whoever may write is told that it does not exist."""
+        nothing = RouteEncoder(Via(AF_INET, self._config.table, self._config.route_protocol, metric=0xFFFFFFFE))
+        first = requests.sequences(1)
+        errors = requests.write([nothing.delete(b"\x20\xff\xff\xff\xff", first)], first)
+        if errors and errors[0].code == errno.EPERM:
+            raise PermissionError(errno.EPERM, errors[0].text)
+
+    def _flush(self) -> None:
+        """One batch; the rest in the next turns, so that sockets and timers get theirs."""
+        if not self._is_ready:
+            return  # _read ends with a flush
+        self._drain_monitor()  # somebody may just have put a route where we are about to
+        self._write_batch()
+        if self._writer.needs_resync:
+            self._writer.needs_resync = False
+            self._want_resync()
+        if self._writer.has_work:
+            self._after(0, self._flush)
+        retry_at = self._writer.next_retry_at
+        if retry_at is not None:
+            self._after(max(0.05, retry_at - time.monotonic()), self._retry)
+
+    def _write_batch(self) -> bool:
+        """False if the kernel did not take it."""
+        assert self._requests is not None
+        first = self._requests.sequences(2 * _BATCH)  # a change of metric takes two requests
+        batch = self._writer.plan(_BATCH, first)
+        try:
+            errors = self._requests.write(batch.messages, first)
+        except OSError as error:
+            # What became of this batch is not known: read what is there.
+            self._events.event("fib_error", prefix=f"{len(batch.messages)} requests", error=str(error), next_hops=[])
+            self._want_resync()
+            return False
+        if batch.messages:
+            self._writer.settle(batch, errors, time.monotonic())
+        return True
+
+    def _retry(self) -> None:
+        self._writer.retry_due(time.monotonic())
+        self._flush()
+
+    # Reading
+
+    def _open_monitor(self) -> MonitorSocket:
+        assert self._requests is not None
+        return MonitorSocket(self._requests.port_id, self._tables, self._netlink, self._monitor_buffer_octets)
+
+    def _listen(self) -> None:
+        if self._monitor is not None and self._is_ready:
+            asyncio.get_running_loop().add_reader(self._monitor.fileno(), self._on_notifications)
+
+    def _on_notifications(self) -> None:
+        began_at = time.monotonic()
+        if self._drain_monitor() >= _READ_LIMIT and self._monitor is not None and self._is_ready:
+            # Somebody else's flood. What the buffer cannot hold meanwhile is made good by reading everything anew.
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._after(_REST * (time.monotonic() - began_at), self._listen)
+
+    def _drain_monitor(self) -> int:
+        """Take in what the monitor holds, up to a limit; returns how much that was."""
+        if self._monitor is None:
+            return 0
+        try:
+            told = self._monitor.read(_READ_LIMIT)
+        except OSError as error:
+            self._events.event("fib_notifications_lost", error=error.strerror or str(error))
+            self._close_monitor()
+            self._want_resync()
+            return 0
+        self.notifications += len(told)
+        now = time.monotonic()
+        for data, frame in told:
+            try:
+                self._take_notification(data, frame, now)
+            except NetlinkFormatError as error:
+                self._events.event("fib_notification_refused", error=str(error))
+        if told:
+            self._after(_SETTLE_S, self._tell)
+            if self._writer.has_work:
+                self._after(0, self._flush)
+        return len(told)
+
+    def _take_notification(self, data: bytes, frame: Frame, now: float) -> None:
+        kind, _, _, _, start, end = frame
+        if kind in (RTM_NEWROUTE, RTM_DELROUTE):
+            self._take_route(data, frame, now)
+        elif kind in (RTM_NEWLINK, RTM_DELLINK):
+            self._take_link(data, start, end, kind == RTM_NEWLINK)
+        elif kind in (RTM_NEWADDR, RTM_DELADDR):
+            self._take_address(data, start, end, kind == RTM_NEWADDR)
+
+    def _take_route(self, data: bytes, frame: Frame, now: float) -> None:
+        kind, flags, _, _, start, end = frame
+        is_new = kind == RTM_NEWROUTE
+        prefix, via = self._decoder.decode(data, start, end)
+        table = self._state.tables.get((via.family, via.table))
+        if table is None or not via.is_plain:
+            return
+        is_our_table = via.table == self._config.table
+        if via.protocol == self._config.route_protocol:
+            if is_our_table and self._config.program:
+                if not is_new:
+                    self._writer.lost(prefix, via.family, via.metric, now, "deleted by another program")
+                    return
+                self._writer.seen(prefix, via, now)
+                if flags & NLM_F_REPLACE:
+                    table.drop_metric(prefix, via.metric)
+            return
+        is_clear = table.put(prefix, via, flags) if is_new else table.take(prefix, via)
+        self._learned.touch(prefix, via)
+        self._routes_moved = True
+        if is_our_table and self._config.program:
+            if is_new and flags & NLM_F_REPLACE:
+                self._writer.lost(prefix, via.family, via.metric, now, "replaced by another program")
+            elif not is_new:
+                self._writer.foreign_went(prefix, via.family)
+        if not is_clear:
+            self._want_resync()
+
+    def _take_link(self, data: bytes, start: int, end: int, is_new: bool) -> None:
+        link = decode_link(data, start, end)
+        if link is None:
+            return
+        links = self._state.links
+        before = links.get(link.index)
+        if is_new:
+            links[link.index] = link
+        else:
+            links.pop(link.index, None)
+        if before is None or (is_new and before == link):
+            return
+        self._routes_moved = True
+        if not is_new or (before.name, before.is_up) != (link.name, link.is_up):
+            self._changed_links.add(link.index)
+        if is_new and link.is_running and not before.is_running:
+            self._writer.retry_all()
+        if before.is_up and not (is_new and link.is_up):
+            self._want_resync()  # the kernel drops the link's IPv4 routes and tells nobody
+
+    def _take_address(self, data: bytes, start: int, end: int, is_new: bool) -> None:
+        found = decode_address(data, start, end)
+        if found is None:
+            return
+        address, is_usable = found
+        if self._state.set_address(address, is_usable if is_new else None):
+            self._routes_moved = True
+            if is_new:
+                self._writer.retry_all()
+            elif len(address.address) == 4:
+                self._want_resync()  # as with a link: what had it as its source, or was the last one's, is gone
+
+    # Reading everything anew
+
+    def _want_resync(self) -> None:
+        if self._resync_task is None:
+            self._after(max(_FIRST_RESYNC_S, self._rests_until - time.monotonic()), self._resync)
+
+    def _audit(self) -> None:
+        self._want_resync()
+        self._after(self._audit_s, self._audit)
+
+    def _resync(self) -> None:
+        self._is_ready = False
+        if self._monitor is not None:  # what it has to tell is taken in afterwards: each change says what is so now
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+        self._resync_task = asyncio.get_running_loop().create_task(self._resynchronise(), name="fib resync")
+
+    async def _resynchronise(self) -> None:
+        try:
+            if self._monitor is None:
+                self._monitor = self._open_monitor()
+            await self._read()
+            self.resyncs += 1
+        except OSError as error:
+            self._events.event("fib_resync_failed", error=error.strerror or str(error))
+            self._rests_until = max(self._rests_until, time.monotonic() + 1.0)
+        finally:
+            self._resync_task = None
+        if self._is_ready:
+            self._listen()
+        else:
+            self._want_resync()
+
+    async def _read(self) -> None:
+        """Read the kernel, take it over, tell what is different. Raises OSError, and is not ready then."""
+        began_at = time.monotonic()
+        config = self._config
+        snapshot = await read_kernel(
+            self._netlink, self._decoder, KernelState(self._tables), config.route_protocol, config.table
+        )
+        self._state.adopt(snapshot.state)
+        self._learned.touch_told()
+        pace = Pace()
+        for table in self._state.tables.values():
+            for prefix in table:
+                for via in table.get(prefix):
+                    self._learned.touch(prefix, via)
+                await pace.step()
+        now = time.monotonic()
+        if config.program:
+            for family, ours in snapshot.ours.items():
+                self._writer.resynced(family, ours, now)
+            self._writer.retry_all()
+        self._routes_moved = True
+        self._is_ready = True
+        took_s = now - began_at
+        self._rests_until = now + _RESYNC_SHARE * took_s
+        if not snapshot.is_certain:
+            self._want_resync()
+        self._tell()
+        self._flush()
+
+    # Telling
+
+    def _tell(self) -> None:
+        """Addresses first, then next hops, then routes: each is understood by what came before."""
+        if not self._is_ready:
+            return  # _read ends with it
+        usable = self._state.usable_addresses()
+        if usable != self._told_addresses:
+            self._told_addresses = usable
+            self._writer.addresses_changed(usable)
+            self._after(0, self._flush)
+            self._listener.local_addresses_changed(usable)
+        if self._changed_links:
+            self._learned.links_changed(self._changed_links)
+            self._changed_links = set()
+        if self._routes_moved:
+            self._routes_moved = False
+            changed = self._next_hops.take_changes()
+            if changed:
+                self._listener.next_hops_changed(changed)
+        for family, (announced, withdrawn) in self._learned.take_changes().items():
+            self._listener.fib_changed(family, announced, withdrawn)
+
+    # Moments
+
+    def _after(self, delay_s: float, what: Callable[[], None]) -> None:
+        """Call it once after the delay; if it is due earlier already, leave it so."""
+        if self._requests is None or self._is_closing:
+            return
+        at = time.monotonic() + delay_s
+        name = what.__name__
+        known = self._timers.get(name)
+        if known is not None:
+            if known[0] <= at:
+                return
+            known[1].cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[name] = (at, loop.call_later(delay_s, self._fire, name, what))
+
+    def _fire(self, name: str, what: Callable[[], None]) -> None:
+        self._timers.pop(name, None)
+        what()
+
+    def _close_monitor(self) -> None:
+        if self._monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._monitor.close()
+            self._monitor = None
+
+    def _close_sockets(self) -> None:
+        self._close_monitor()
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
