@@ -174,6 +174,18 @@ class Speaker:
             neighbour.peer.receive_data(session, data, now)
             self._carry_out(neighbour)
 
+    def config_of(self, session: Session) -> PeerConfig | None:
+        neighbour = self._by_session.get(session)
+        return neighbour.config if neighbour is not None else None
+
+    def is_ebgp(self, session: Session) -> bool:
+        neighbour = self._by_session.get(session)
+        return neighbour is not None and neighbour.is_ebgp
+
+    def is_wanted(self, session: Session) -> bool:
+        """Whether a connection for this session is still of use."""
+        return session in self._by_session
+
     def drained(self, session: Session, now: float) -> None:
         """The transport has nothing more to send here: go on with a table transfer."""
         neighbour = self._by_session.get(session)
@@ -231,7 +243,9 @@ class Speaker:
         self._sweep(neighbour, lost, "the peer has not kept them")
         neighbour.stale_until = math.inf if neighbour.stale_until == math.inf else self._now + _STALE_S
         neighbour.awaited = set(negotiated.families)
-        neighbour.awaited_until = self._now + (_UNASKED_END_OF_RIB_S if restart is None else max(_STALE_S, restart.time_s))
+        neighbour.awaited_until = self._now + (
+            _UNASKED_END_OF_RIB_S if restart is None else max(_STALE_S, restart.time_s)
+        )
         neighbour.member = Member(source, self._sender(session))
         neighbour.warned.clear()
         self._join(neighbour, negotiated, addresses)

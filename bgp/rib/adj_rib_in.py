@@ -79,7 +79,9 @@ class AdjRibIn:
             known = attributes.imported = {}
             if candidate.rejected or not policy.needs_prefix:
                 path = (
-                    candidate if candidate.rejected else self._judged(candidate, policy.judge(PathView(candidate), None, family))
+                    candidate
+                    if candidate.rejected
+                    else self._judged(candidate, policy.judge(PathView(candidate), None, family))
                 )
                 attributes.imported = path
                 return [(path, nlris)]

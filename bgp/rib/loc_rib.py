@@ -25,6 +25,7 @@ class LocRib:
         self.table: dict[Nlri, Value] = {}
         self.log: list[Change] = []
         self.dirty: set[Nlri] = set()
+        self.version = 0  # of the best paths, counted in logs taken
         self.tracks_fib = tracks_fib
         self.multipath = multipath
 
@@ -118,6 +119,7 @@ class LocRib:
 
     def take_log(self) -> list[Change]:
         log, self.log = self.log, []
+        self.version += bool(log)
         return log
 
     # --- inside -----------------------------------------------------------------------------------------------------
