@@ -15,7 +15,6 @@ def config_lines(view: Mapping[str, Any]) -> Iterator[str]:
     if refused := view.get("refused"):
         yield f"# since {refused['at']} the file on disk is refused:"
         yield from (f"#   {visible(line)}" for line in refused["text"].splitlines())
-    yield ""
     yield from toml_lines(view["running"])
 
 

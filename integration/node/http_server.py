@@ -147,9 +147,10 @@ class HttpServer:
             if len(self._tasks) > self._max_connections:
                 busy = HttpError(503, "too many connections at once", headers={"Retry-After": "1"})
                 await self._send(writer, error_response(busy), chunked=False, with_body=True)
-                return
-            await self._answer(reader, writer)
-            await self._drain_away(reader, writer)
+            else:
+                await self._answer(reader, writer)
+            if len(self._tasks) <= 2 * self._max_connections:
+                await self._drain_away(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             writer.transport.abort()
         finally:
