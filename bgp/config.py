@@ -122,7 +122,9 @@ class PeerConfig:
     extended_messages: bool = True  # RFC 8654
     four_octet_asn: bool = True  # RFC 6793; off only to test against or talk to very old peers
     route_refresh: bool = True
-    unknown_attributes: Literal["pass", "drop"] | tuple[int, ...] | None = None  # None: pass for iBGP, drop for eBGP; a tuple of codes passes
+    unknown_attributes: Literal["pass", "drop"] | tuple[int, ...] | None = (
+        None  # None: pass for iBGP, drop for eBGP; a tuple of codes passes
+    )
     graceful_shutdown: bool = False  # RFC 8326: announce with GRACEFUL_SHUTDOWN, so that others move away first
     enforce_first_asn: bool = True  # eBGP: the leftmost AS must be the peer's
     shutdown: str | None = None  # administratively down, with the reason sent to the peer (RFC 9003)
@@ -134,7 +136,7 @@ class OriginateConfig:
 
     network: IPNetwork
     blackhole: bool = False
-    communities: tuple[bytes, ...] = ()
+    communities: tuple[bytes, ...] = ()  # 4 octets each (RFC 1997)
     med: int | None = None
     local_pref: int | None = None
 
@@ -177,7 +179,9 @@ class SpeakerConfig:
     control: str = "/run/catbird/speaker.sock"
     metrics: str | None = None  # host:port
     default_local_pref: int = 100
-    convergence_timeout_s: float = 120.0  # after start: no route of an earlier run is removed before End-of-RIB from all, or this
+    convergence_timeout_s: float = (
+        120.0  # after start: no route of an earlier run is removed before End-of-RIB from all, or this
+    )
     ebgp_requires_policy: bool = True  # RFC 8212; off: eBGP without policy gives and takes all, as Calico does
     multipath_ebgp: int = 1  # at most so many equal paths into the kernel
     multipath_ibgp: int = 1

@@ -56,7 +56,9 @@ class Resolution:
 
     reachable: bool
     metric: int = 0  # interior cost (RFC 4271 §9.1.2.2 e)
-    hops: tuple[NextHop, ...] = ()  # what to programme; the address is the gateway, or the next hop itself if on a connected subnet
+    hops: tuple[
+        NextHop, ...
+    ] = ()  # what to programme; the address is the gateway, or the next hop itself if on a connected subnet
     interface: str = ""
 
 

@@ -7,7 +7,7 @@ session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
@@ -164,29 +164,48 @@ def _other_end(peer: PeerConfig) -> tuple[object, ...]:
 
 def differences(old: SpeakerConfig, new: SpeakerConfig) -> list[Change]:
     """Everything that differs: the speaker's own fields, peers that go, peers that come, then those that stay."""
-    changes = list(_differing(None, "", old, new, SPEAKER_EFFECTS))
-    changes += _kernel_changes(old.kernel, new.kernel)
+    compare = _Comparison()
+    changes = list(compare.differing(None, "", old, new, SPEAKER_EFFECTS))
+    if old.kernel is not None and new.kernel is not None:
+        changes += compare.differing(None, "kernel.", old.kernel, new.kernel, KERNEL_EFFECTS)
+    elif old.kernel is not new.kernel:
+        changes.append(Change(None, "kernel", _is_on(old.kernel), _is_on(new.kernel), ("kernel",)))
     pairs = pair_peers(old.peers, new.peers)
     changes += [Change(peer.name, "peer", "there", "gone", ("removed",)) for peer in pairs.removed]
     changes += [Change(peer.name, "peer", "not there", "there", ("added",)) for peer in pairs.added]
     for before, after in pairs.kept:
-        if before != after:
-            changes += _differing(after.name, "", before, after, PEER_EFFECTS)
+        changes += compare.differing(after.name, "", before, after, PEER_EFFECTS)
     return changes
 
 
-def _kernel_changes(old: KernelConfig | None, new: KernelConfig | None) -> Iterator[Change]:
-    if old is not None and new is not None:
-        yield from _differing(None, "kernel.", old, new, KERNEL_EFFECTS)
-    elif old is not new:
-        yield Change(None, "kernel", "on" if old else "off", "on" if new else "off", ("kernel",))
+def _is_on(kernel: KernelConfig | None) -> str:
+    return "off" if kernel is None else "on"
 
 
-def _differing(peer: str | None, prefix: str, old: Any, new: Any, effects: dict[str, Any]) -> Iterator[Change]:
-    for name, effect in effects.items():
-        before, after = getattr(old, name), getattr(new, name)
-        if effect is not None and before != after:
-            yield Change(peer, prefix + name, *_texts(name, before, after), effect)
+class _Comparison:
+    """Compares field by field, and a policy that many peers share only once: it may have ten thousand rules."""
+
+    def __init__(self) -> None:
+        self._policies: dict[tuple[int, int], bool] = {}  # by identity; both configurations outlive this
+
+    def differing(
+        self, peer: str | None, prefix: str, old: Any, new: Any, effects: Mapping[str, tuple[Effect, ...] | None]
+    ) -> Iterator[Change]:
+        for name, effect in effects.items():
+            if effect is None:
+                continue
+            before, after = getattr(old, name), getattr(new, name)
+            if not self._is_same(before, after):
+                yield Change(peer, prefix + name, *_texts(name, before, after), effect)
+
+    def _is_same(self, before: Any, after: Any) -> bool:
+        if not (isinstance(before, Policy) and isinstance(after, Policy)):
+            return bool(before == after)
+        key = (id(before), id(after))
+        is_same = self._policies.get(key)
+        if is_same is None:
+            is_same = self._policies[key] = before == after
+        return is_same
 
 
 def _texts(name: str, before: Any, after: Any) -> tuple[str, str]:

@@ -25,14 +25,27 @@ def compile_policy(
     None is no policy: an iBGP peer gives and takes all; an eBGP peer nothing (RFC 8212), unless `ebgp_requires_policy`
     is off.
     """
-    if policy is not None:
-        return CompiledPolicy(policy, is_ebgp=is_ebgp, subject=f"the {direction} policy")
-    if is_ebgp and ebgp_requires_policy:
-        return CompiledPolicy(
-            REJECT_ALL, is_ebgp=True, subject=f"eBGP without {direction} policy (RFC 8212: nothing passes)"
-        )
-    kind = "eBGP" if is_ebgp else "iBGP"
-    return CompiledPolicy(ACCEPT_ALL, is_ebgp=is_ebgp, subject=f"{kind} without {direction} policy (all passes)")
+    if policy is None:
+        if is_ebgp and ebgp_requires_policy:
+            subject = f"eBGP without {direction} policy (RFC 8212: nothing passes)"
+            return CompiledPolicy(REJECT_ALL, is_ebgp=True, subject=subject)
+        kind = "eBGP" if is_ebgp else "iBGP"
+        subject = f"{kind} without {direction} policy (all passes)"
+        return CompiledPolicy(ACCEPT_ALL, is_ebgp=is_ebgp, subject=subject)
+    key = (id(policy), direction, is_ebgp)
+    found = _recent.get(key)
+    if found is None or found.policy is not policy:
+        if len(_recent) >= _RECENT_LIMIT:
+            _recent.clear()
+        found = _recent[key] = CompiledPolicy(policy, is_ebgp=is_ebgp, subject=f"the {direction} policy")
+    return found
+
+
+# A thousand peers may name one policy, and a dynamic peer may come back every second: each policy object is compiled
+# once. By identity, as hashing ten thousand rules costs as much as compiling them; what is kept here keeps its policy,
+# so no other can have its id.
+_recent: dict[tuple[int, Direction, bool], CompiledPolicy] = {}
+_RECENT_LIMIT = 512
 
 
 class CompiledPolicy:

@@ -1,6 +1,6 @@
 """The finite state machine of RFC 4271 §8.2.2 as a literal table, with RFC 9687's event.
 
-Rows are states, one line an event, in the order of the RFC. An entry names what is done (a method of Session) and
+Rows are states, one line an event, in the order of the RFC. An entry names what is done (`actions.py`) and
 the states that may follow, the usual one first. `tests/bgp/session/test_fsm.py` walks all of it.
 
 Readings where the RFC leaves room:
@@ -65,7 +65,7 @@ class Event(IntEnum):
 
 
 class Action(Enum):
-    """The method of Session that does it, less its leading underscore."""
+    """The function of `actions.py` that does it."""
 
     IGNORE = "ignore"
     DIAL = "dial"  # ConnectRetryTimer, and a connection to the peer

@@ -1,6 +1,6 @@
 """One FSM run on one connection. Bytes, times and connection events in; outputs out. No socket, no clock.
 
-The table in `fsm.py` says what happens; the methods named there are here. Everything that concerns more than one
+The table in `fsm.py` says what happens, `actions.py` does it. Everything that concerns more than one
 connection (collisions, back-off, what a lost session means for its routes) is the owner's, `Peer`.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from bgp.families import Address, Family
-from bgp.session.fsm import TRANSITIONS, Action, Event, State
+from bgp.session.actions import ACTIONS, Occurrence
+from bgp.session.fsm import TRANSITIONS, Event, State
 from bgp.session.negotiation import Negotiated, negotiate
-from bgp.session.outputs import CloseConnection, OpenConnection, Output, RefreshReceived, RouteChanges, SendBytes, Told
+from bgp.session.outputs import CloseConnection, Output, RouteChanges, SendBytes, Told
+from bgp.session.owner import Ended, MakeParser, OnMalformed, SessionOwner, UpdateParserProtocol
 from bgp.session.settings import LARGE_HOLD_TIME_S, SessionSettings
 from bgp.session.timers import Timers
 from bgp.wire import framing
@@ -25,7 +26,6 @@ from bgp.wire.framing import HEADER_OCTETS, KEEPALIVE_MESSAGE, MAX_OCTETS, MESSA
 from bgp.wire.notification import (
     CEASE,
     COLLISION,
-    FSM_ERROR,
     HOLD_TIMER_EXPIRED,
     OUT_OF_RESOURCES,
     SEND_HOLD_TIMER_EXPIRED,
@@ -34,12 +34,13 @@ from bgp.wire.notification import (
     hard_reset,
     parse_notification,
 )
-from bgp.wire.open import OpenMessage, encode_open, parse_open
-from bgp.wire.refresh import REQUEST, encode_refresh, parse_refresh
+from bgp.wire.open import OpenMessage, parse_open
+from bgp.wire.refresh import encode_refresh
+
+__all__ = ["Ended", "MakeParser", "OnMalformed", "Session", "SessionOwner", "UpdateParserProtocol"]
 
 _LEAST_SEND_HOLD_S = 480.0  # RFC 9687 §4.1
 _LEAST_KEEPALIVE_S = 1.0  # RFC 4271 §4.4
-_FSM_SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}  # RFC 6608
 _MESSAGE_EVENTS = {
     framing.OPEN: Event.OPEN,
     framing.UPDATE: Event.UPDATE,
@@ -48,59 +49,6 @@ _MESSAGE_EVENTS = {
     framing.ROUTE_REFRESH: Event.ROUTE_REFRESH,
 }
 _ERROR_EVENTS = {1: Event.HEADER_ERROR, 2: Event.OPEN_ERROR, 7: Event.ROUTE_REFRESH_ERROR}  # by NOTIFICATION code
-
-OnMalformed = Callable[[bytes, str, str], None]
-
-
-class UpdateParserProtocol(Protocol):
-    def parse(self, data: bytes, start: int, end: int, changes: list[Any]) -> None:
-        """Append what the UPDATE body data[start:end] says. Raises NotificationError and nothing else."""
-
-
-# What was negotiated, and whom to tell of faults that are not worth a reset: (UPDATE body, verdict, text).
-MakeParser = Callable[[Negotiated, OnMalformed], UpdateParserProtocol]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Why a session is over. At most one of `sent` and `received` is set; neither: the connection failed.
-
-    `is_counted` False: nothing to hold against the peer. `is_hard`: we ended it for good, its routes must go.
-    """
-
-    reason: str
-    state: State
-    sent: Notification | None = None
-    received: Notification | None = None
-    is_counted: bool = True
-    is_hard: bool = False
-    negotiated: Negotiated | None = None
-
-
-class SessionOwner(Protocol):
-    def open_received(self, session: Session, negotiated: Negotiated, now: float) -> bool:
-        """An acceptable OPEN: may the session go on (RFC 4271 §6.8)? It has been ended if not."""
-
-    def session_established(self, session: Session, negotiated: Negotiated, now: float) -> None: ...
-
-    def session_ended(self, session: Session, ended: Ended, now: float) -> None: ...
-
-    def malformed(self, message: bytes, text: str, answer: str, now: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Occurrence:
-    """An event with what came with it."""
-
-    event: Event
-    was: State
-    now: float
-    why: str = ""
-    notification: Notification | None = None
-    negotiated: Negotiated | None = None
-    message: bytes = b""
-    is_hard: bool = False
-    is_blocked: bool = False  # nothing more can be sent
 
 
 class Session:
@@ -130,24 +78,21 @@ class Session:
         self.is_connected = False
         self.open_sent_at = math.inf
         self.timers = Timers(rng)
-        self._retry_s = settings.connect_retry_s
-        self._owner = owner
-        self._emit = emit
-        self._make_parser = make_parser
+        self.retry_s = settings.connect_retry_s
+        self.owner = owner
+        self.emit = emit
+        self.make_parser = make_parser
         self._sent = sent
         self._received = received
         self._rest = b""
         self._now = 0.0
-        self._max_receive_octets = MAX_OCTETS
-        self._actions: dict[Action, Callable[[_Occurrence], None]] = {
-            action: getattr(self, f"_{action.value}") for action in Action
-        }
+        self.max_receive_octets = MAX_OCTETS
 
     # --- what happens to it -----------------------------------------------------------------------------------------
 
     def start(self, event: Event, now: float, *, retry_s: float | None = None) -> None:
         """`event`: one of the six starts. `retry_s`: pause before dialling from Active, ConnectRetryTime if None."""
-        self._retry_s = self.settings.connect_retry_s if retry_s is None else retry_s
+        self.retry_s = self.settings.connect_retry_s if retry_s is None else retry_s
         self.fire(event, now)
 
     def connection_made(self, now: float, local_address: Address, remote_address: Address) -> None:
@@ -178,9 +123,9 @@ class Session:
 
     def reject(self, now: float, notification: Notification, reason: str) -> None:
         """Refuse a connection on arrival: say why, as a courtesy, and close."""
-        self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), now)
-        self._emit(CloseConnection(self))
-        self._owner.session_ended(self, Ended(reason, State.IDLE, sent=notification, is_counted=False), now)
+        self.send_notification(notification, is_told=False)
+        self.emit(CloseConnection(self))
+        self.owner.session_ended(self, Ended(reason, State.IDLE, sent=notification, is_counted=False), now)
 
     def dump(self, now: float) -> None:
         """Lose a collision (RFC 4271 §6.8)."""
@@ -200,7 +145,7 @@ class Session:
         buffer = self._rest + data if self._rest else data
         at = 0
         while self.state is not State.ESTABLISHED:
-            bounds, error = framing.cut(buffer, at, self._max_receive_octets, 1)
+            bounds, error = framing.cut(buffer, at, self.max_receive_octets, 1)
             if error is not None:
                 self._header_error(buffer, at, error)
                 return
@@ -227,7 +172,7 @@ class Session:
         """All whole messages from `at`; the loop runs once an UPDATE."""
         assert self.parser is not None
         parse = self.parser.parse
-        bounds, header_error = framing.cut(buffer, at, self._max_receive_octets)
+        bounds, header_error = framing.cut(buffer, at, self.max_receive_octets)
         changes: list[Any] = []
         failure: Exception | None = None
         updates = 0
@@ -239,7 +184,7 @@ class Session:
                     parse(buffer, at + HEADER_OCTETS, end, changes)
                 else:
                     if buffer[at + 18] in (framing.NOTIFICATION, framing.OPEN) and changes:
-                        self._emit(RouteChanges(self, changes))
+                        self.emit(RouteChanges(self, changes))
                         changes = []
                     self._count(buffer[at + 18])
                     self._take(buffer[at:end])
@@ -250,7 +195,7 @@ class Session:
             failure = error
         self._received["update"] += updates
         if changes:
-            self._emit(RouteChanges(self, changes))
+            self.emit(RouteChanges(self, changes))
         if isinstance(failure, NotificationError):
             self._protocol_error(buffer[at:end], failure)
         elif failure is not None:
@@ -261,7 +206,7 @@ class Session:
             self._header_error(buffer, at, header_error)
         else:
             if updates:
-                self._restart_hold(self._now)
+                self.restart_hold(self._now)
             self._rest = buffer[at:]
 
     def _take(self, message: bytes) -> None:
@@ -270,7 +215,7 @@ class Session:
         event = _MESSAGE_EVENTS[kind]
         if kind == framing.NOTIFICATION:
             notification = parse_notification(message[HEADER_OCTETS:])
-            self._tell(notification, "received")
+            self.tell(notification, "received")
             if (notification.code, notification.subcode) == (2, 1):
                 event = Event.NOTIFICATION_VERSION_ERROR
             self.fire(event, self._now, f"received {notification}", notification=notification)
@@ -281,7 +226,7 @@ class Session:
 
     def _take_open(self, message: bytes) -> None:
         negotiated = negotiate(self.settings, self.opening, parse_open(message[HEADER_OCTETS:]))
-        if not self._owner.open_received(self, negotiated, self._now):
+        if not self.owner.open_received(self, negotiated, self._now):
             return
         is_early = self.state is not State.OPEN_SENT and self.timers.is_running("delay_open")
         event = Event.OPEN_WITH_DELAY_OPEN_TIMER if is_early else Event.OPEN
@@ -291,7 +236,7 @@ class Session:
         self._protocol_error(buffer[at : at + MAX_OCTETS], error)
 
     def _protocol_error(self, message: bytes, error: NotificationError) -> None:
-        self._owner.malformed(message, str(error), "session reset", self._now)
+        self.owner.malformed(message, str(error), "session reset", self._now)
         self.fire(
             _ERROR_EVENTS.get(error.code, Event.UPDATE_ERROR),
             self._now,
@@ -301,21 +246,21 @@ class Session:
 
     def _defect(self, message: bytes, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        self._emit(Told("defect", {"error": text, "message": message[:MAX_OCTETS].hex()}))
-        self._owner.malformed(message, text, "session reset", self._now)
+        self.emit(Told("defect", {"error": text, "message": message[:MAX_OCTETS].hex()}))
+        self.owner.malformed(message, text, "session reset", self._now)
         notification = Notification(CEASE, OUT_OF_RESOURCES)
         self.fire(Event.AUTOMATIC_STOP, self._now, f"internal error, {text}", notification=notification)
 
-    def _fault(self, body: bytes, verdict: str, text: str) -> None:
+    def fault(self, body: bytes, verdict: str, text: str) -> None:
         """The parser met what RFC 7606 heals."""
-        self._owner.malformed(framing.message(framing.UPDATE, body), text, verdict, self._now)
+        self.owner.malformed(framing.message(framing.UPDATE, body), text, verdict, self._now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def update_sent(self, count: int, now: float) -> None:
         """The speaker wrote UPDATEs into the connection: they count, and stand for a KEEPALIVE (RFC 4271 §8.2.2)."""
         self._sent["update"] += count
-        self._restart_keepalive(now)
+        self.restart_keepalive(now)
 
     def send_refresh(self, family: Family, now: float) -> bool:
         """Ask for all routes of a family. False: not Established, or the peer has no route refresh."""
@@ -324,30 +269,36 @@ class Session:
             return False
         if family not in negotiated.families:
             return False
-        self._send(framing.ROUTE_REFRESH, encode_refresh(family), now)
+        self.send(framing.ROUTE_REFRESH, encode_refresh(family))
         return True
 
     def probe(self, now: float) -> None:
         """Send a KEEPALIVE now: if the peer has rebooted, its TCP answers with a reset."""
         if self.state is State.ESTABLISHED:
-            self._send_keepalive_message(now)
+            self.send_keepalive(now)
 
     def send_blocked(self, now: float) -> None:
         """TCP takes no more although something waits (RFC 9687). Call bytes_flushed first after a partial write."""
         if self.state is State.ESTABLISHED and not self.timers.is_running("send_hold"):
-            self._restart_send_hold(now)
+            self.restart_send_hold(now)
 
     def bytes_flushed(self, now: float) -> None:
         """TCP took something, so the peer is reading."""
         self.timers.stop("send_hold")
 
-    def _send(self, kind: int, message: bytes, now: float) -> None:
+    def send(self, kind: int, message: bytes) -> None:
         self._sent[MESSAGE_NAMES[kind]] += 1
-        self._emit(SendBytes(self, message))
+        self.emit(SendBytes(self, message))
 
-    def _send_keepalive_message(self, now: float) -> None:
-        self._send(framing.KEEPALIVE, KEEPALIVE_MESSAGE, now)
-        self._restart_keepalive(now)
+    def send_notification(self, notification: Notification, *, is_told: bool = True) -> None:
+        if is_told:
+            self.tell(notification, "sent")
+        message = encode_notification(notification.code, notification.subcode, notification.data)
+        self.send(framing.NOTIFICATION, message)
+
+    def send_keepalive(self, now: float) -> None:
+        self.send(framing.KEEPALIVE, KEEPALIVE_MESSAGE)
+        self.restart_keepalive(now)
 
     # --- timers -----------------------------------------------------------------------------------------------------
 
@@ -384,19 +335,19 @@ class Session:
             }[name]
             self.fire(event, now, f"{name} timer expired")
 
-    def _restart_hold(self, now: float) -> None:
+    def restart_hold(self, now: float) -> None:
         hold_time_s = self.negotiated.hold_time_s if self.negotiated else 0
         if hold_time_s:
             self.timers.start("hold", now, hold_time_s)
         else:
             self.timers.stop("hold")
 
-    def _restart_keepalive(self, now: float) -> None:
+    def restart_keepalive(self, now: float) -> None:
         keepalive_s = self.negotiated.keepalive_s if self.negotiated else 0.0
         if keepalive_s:
             self.timers.start_jittered("keepalive", now, keepalive_s, at_least_s=_LEAST_KEEPALIVE_S)
 
-    def _restart_send_hold(self, now: float) -> None:
+    def restart_send_hold(self, now: float) -> None:
         hold_time_s = self.negotiated.hold_time_s if self.negotiated else 0
         send_hold_s = self.settings.send_hold_time_s
         if send_hold_s is None:
@@ -404,7 +355,7 @@ class Session:
         if hold_time_s and send_hold_s:  # RFC 9687 §4.3: hold time 0 stops it too
             self.timers.start("send_hold", now, send_hold_s)
 
-    def _restart_connect_retry(self, now: float) -> None:
+    def restart_connect_retry(self, now: float) -> None:
         # A passive peer has nothing to retry: RFC 4271 would have it dial when this expires in Active.
         if not self.settings.is_passive and not self.is_incoming:
             self.timers.start_jittered("connect_retry", now, self.settings.connect_retry_s)
@@ -427,152 +378,22 @@ class Session:
         was = self.state
         transition = TRANSITIONS[was, event]
         self.state = transition.to[0]
-        self._actions[transition.action](
-            _Occurrence(event, was, now, why, notification, negotiated, message, is_hard, is_blocked)
+        ACTIONS[transition.action](
+            self, Occurrence(event, was, now, why, notification, negotiated, message, is_hard, is_blocked)
         )
 
-    def _ignore(self, _: _Occurrence) -> None:
-        pass
-
-    def _dial(self, happened: _Occurrence) -> None:
-        self._restart_connect_retry(happened.now)
-        self._emit(OpenConnection(self))
-
-    def _listen(self, happened: _Occurrence) -> None:
-        if not self.settings.is_passive and not self.is_incoming:
-            self.timers.start_jittered("connect_retry", happened.now, self._retry_s)
-
-    def _redial(self, happened: _Occurrence) -> None:
-        self.timers.stop("delay_open")
-        if happened.was is State.CONNECT:
-            self._disconnect(abort=True)
-        self._restart_connect_retry(happened.now)
-        self._emit(OpenConnection(self))
-
-    def _open_or_delay(self, happened: _Occurrence) -> None:
-        self.timers.stop("connect_retry")
-        if self.settings.delay_open_s:
-            self.state = happened.was
-            self.timers.start_jittered("delay_open", happened.now, self.settings.delay_open_s)
-        else:
-            self._send_open(happened)
-
-    def _send_open(self, happened: _Occurrence) -> None:
-        self.timers.stop_all()
-        self.open_sent_at = happened.now
-        offered = self.opening.capabilities.extended_message
-        self._max_receive_octets = framing.EXTENDED_MAX_OCTETS if offered else MAX_OCTETS
-        self._send(framing.OPEN, encode_open(self.opening), happened.now)
-        self.timers.start("hold", happened.now, LARGE_HOLD_TIME_S)
-
-    def _attempt_failed(self, happened: _Occurrence) -> None:
-        if self.timers.is_running("delay_open"):
-            self.state = State.ACTIVE
-            self.timers.stop("delay_open")
-            self._restart_connect_retry(happened.now)
-        else:
-            self._end(happened)
-
-    def _connection_lost_before_open(self, happened: _Occurrence) -> None:
-        self._end(happened)
-
-    def _connection_lost_in_open_sent(self, happened: _Occurrence) -> None:
-        """The FSM waits for another connection, the peer's or its own after ConnectRetryTime.
-
-        One that began with the peer's connection has nothing to wait for: the next would have an FSM of its own.
-        """
-        if self.is_incoming:
-            self.state = State.IDLE
-            self._end(happened)
-            return
-        self._disconnect(abort=True)
-        self.timers.stop_all()
-        self._restart_connect_retry(happened.now)
-
-    def _accept_early_open(self, happened: _Occurrence) -> None:
-        self._send_open(happened)
-        self._accept_open(happened)
-
-    def _accept_open(self, happened: _Occurrence) -> None:
-        assert happened.negotiated is not None
-        self.negotiated = happened.negotiated
-        self.timers.stop_all()
-        self._send_keepalive_message(happened.now)
-        self._restart_hold(happened.now)
-
-    def _establish(self, happened: _Occurrence) -> None:
-        assert self.negotiated is not None
-        self._max_receive_octets = self.negotiated.max_receive_octets
-        self._restart_hold(happened.now)
-        self.parser = self._make_parser(self.negotiated, self._fault)
-        self._owner.session_established(self, self.negotiated, happened.now)
-
-    def _send_keepalive(self, happened: _Occurrence) -> None:
-        self._send_keepalive_message(happened.now)
-
-    def _take_keepalive(self, happened: _Occurrence) -> None:
-        self._restart_hold(happened.now)
-
-    def _take_update(self, happened: _Occurrence) -> None:
-        """For an UPDATE that comes through the table; receive_data does the same for a whole read at once."""
-        changes: list[Any] = []
-        assert self.parser is not None
-        self.parser.parse(happened.message, HEADER_OCTETS, len(happened.message), changes)
-        if changes:
-            self._emit(RouteChanges(self, changes))
-        self._restart_hold(happened.now)
-
-    def _take_refresh(self, happened: _Occurrence) -> None:
-        """RFC 2918 §4: what was not negotiated is ignored, and so is a subtype nobody defined (RFC 7313 §5)."""
-        refresh = parse_refresh(happened.message)
-        self._restart_hold(happened.now)
-        family = refresh.family
-        if refresh.subtype == REQUEST and family is not None and self.negotiated and family in self.negotiated.families:
-            self._emit(RefreshReceived(self, family))
-
-    def _stop_by_hand(self, happened: _Occurrence) -> None:
-        if happened.was in _FSM_SUBCODES:
-            self._notify(happened)
-        else:
-            self._end(happened, is_counted=False)
-
-    def _drop(self, happened: _Occurrence) -> None:
-        received = happened.notification if happened.event is Event.NOTIFICATION else None
-        self._end(happened, received=received)
-
-    def _drop_uncounted(self, happened: _Occurrence) -> None:
-        self._end(happened, received=happened.notification, is_counted=False)
-
-    def _notify(self, happened: _Occurrence) -> None:
-        notification = happened.notification or Notification(CEASE, 0)
-        if not happened.is_blocked:
-            self._tell(notification, "sent")
-            self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), happened.now)
-        uncounted = (Event.MANUAL_STOP, Event.OPEN_COLLISION_DUMP)
-        self._end(happened, sent=notification, is_counted=happened.event not in uncounted)
-
-    def _unexpected(self, happened: _Occurrence) -> None:
-        subcode = _FSM_SUBCODES[happened.was]
-        why = f"{happened.event.name} in {happened.was.value}"
-        if happened.message:
-            self._owner.malformed(happened.message, f"{FSM_ERROR}/{subcode} {why}", "session reset", happened.now)
-        notification = Notification(FSM_ERROR, subcode)
-        self._tell(notification, "sent")
-        self._send(framing.NOTIFICATION, encode_notification(*_parts(notification)), happened.now)
-        self._end(happened, sent=notification, reason=why)
-
-    def _end(
+    def end(
         self,
-        happened: _Occurrence,
+        happened: Occurrence,
         *,
         sent: Notification | None = None,
         received: Notification | None = None,
         is_counted: bool = True,
         reason: str = "",
     ) -> None:
-        self._disconnect(abort=happened.is_blocked)
+        self.disconnect(abort=happened.is_blocked)
         self.timers.stop_all()
-        self._owner.session_ended(
+        self.owner.session_ended(
             self,
             Ended(
                 reason=reason or happened.why or happened.event.name,
@@ -586,23 +407,19 @@ class Session:
             happened.now,
         )
 
-    def _disconnect(self, *, abort: bool) -> None:
+    def disconnect(self, *, abort: bool) -> None:
         """Also when the other side has closed already: whoever holds the socket may then forget it."""
         self.is_connected = False
         self._rest = b""
-        self._emit(CloseConnection(self, abort))
+        self.emit(CloseConnection(self, abort))
 
     def _count(self, kind: int) -> None:
         self._received[MESSAGE_NAMES[kind]] += 1
 
-    def _tell(self, notification: Notification, direction: str) -> None:
-        self._emit(
+    def tell(self, notification: Notification, direction: str) -> None:
+        self.emit(
             Told(
                 f"notification_{direction}",
                 {"code": notification.code, "subcode": notification.subcode, "text": str(notification)},
             )
         )
-
-
-def _parts(notification: Notification) -> tuple[int, int, bytes]:
-    return notification.code, notification.subcode, notification.data

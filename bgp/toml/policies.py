@@ -185,5 +185,10 @@ def _composed(node: Node) -> Policy:
             node.child(at).refuse(f'"{written}" decides about all routes; allowed: only as the last')
         if written in names[:at]:
             node.child(at).refuse(f"{shown(written)} is there twice")
-    rules = tuple(rule for part in parts for rule in part.rules)
-    return Policy(rules=rules, default=parts[-1].default, label=parts[-1].label or names[-1])
+    key = tuple(names)
+    composed = node.document.composed.get(key)
+    if composed is None:  # one object for all peers that say the same: it is compared and compiled once
+        rules = tuple(rule for part in parts for rule in part.rules)
+        composed = Policy(rules=rules, default=parts[-1].default, label=parts[-1].label or names[-1])
+        node.document.composed[key] = composed
+    return composed

@@ -67,6 +67,7 @@ class Document:
     lines: dict[Path, int]
     problems: dict[Problem, None] = field(default_factory=dict)  # in the order found, each once
     policies: dict[str, Policy | None] = field(default_factory=dict)  # None: written, but not usable
+    composed: dict[tuple[str, ...], Policy] = field(default_factory=dict)  # by the names they are made of
 
     def note(self, path: Path, text: str) -> None:
         self.problems[Problem(line_of(self.lines, path), self.field_text(path), text)] = None

@@ -200,7 +200,7 @@ def peer(node: Node, given: dict[str, Any]) -> ReadPeer:
 ORIGINATE_KEYS: dict[str, Reader[Any]] = {
     "prefix": values.unicast_network,
     "blackhole": values.boolean,
-    "communities": values.list_of(values.community, may_be_empty=True),
+    "communities": values.list_of(values.standard_community, may_be_empty=True),
     "med": values.integer(0, 0xFFFFFFFF),
     "local_pref": values.integer(0, 0xFFFFFFFF),
 }
