@@ -19,8 +19,6 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
         f'router_id = "{router.ipv4}"',
         f'listen = ["{router.ipv4}", "{router.ipv6}"]',
         f'control = "{folder / router.name}.sock"',
-        # The nodes and the ToR trust each other: without this, eBGP would need a policy in each direction (RFC 8212).
-        "ebgp_requires_policy = false",
         "",
         "[kernel]",
         "program = true",
@@ -36,6 +34,7 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
             f"  {{ blackhole = true, protocol = {FELIX_PROTOCOL} }},  # blocks",
             "]",
         ]
+    lines += _policy(router)
     for peer in plan.peers_of(router):
         lines += [
             "",
@@ -46,7 +45,17 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
             f"hold_time_s = {HOLD_TIME_S}",
             f"connect_retry_s = {CONNECT_RETRY_S}",
         ]
+        if peer.asn != router.asn:  # eBGP gives and takes nothing without a policy (RFC 8212)
+            lines += ['import = "accept"', f'export = "{"accept" if router.is_tor else "to_tor"}"']
     return "\n".join(lines) + "\n"
+
+
+def _policy(router: Router) -> list[str]:
+    """A node offers the ToR the others' routes too, as a second best: the path is one AS longer."""
+    if router.is_tor:
+        return []
+    second_best = f'{{ source = ["ibgp"], action = "accept", set = {{ prepend = [{router.asn}] }} }}'
+    return ["", "[policy.to_tor]", 'default = "accept"', f"rules = [{second_best}]"]
 
 
 def bird_config(plan: Plan, router: Router, log: Path) -> str:
