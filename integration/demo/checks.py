@@ -144,6 +144,7 @@ def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
         wait_until(lambda: not _has_any(world, third, other_gone), 5)
         time.sleep(DOWN_S)
         stood = len(before & set(bgp_routes(world.run.namespaces[victim.name])))
+        stale = sum(len(state.stale) for state in world.kernels().values())
         began = time.monotonic()
         daemon.start()
         sessions_established(world)
@@ -165,6 +166,7 @@ def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
         "packets_lost": losses.lost,
         "longest_gap_ms": round(losses.longest_gap_s * 1000, 1),
         "routes_lost": len(lost),
+        "stale_routes_before_restart": stale,
         "stale_routes_left": 0,  # _wait_for_kernels has seen to it
         "sessions_back_s": round(up_s, 2),
         "converged_s": round(converged_s, 2),
@@ -176,7 +178,8 @@ def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
         )
     _wait_for_kernels(world, "both workloads came back")
     text = (
-        f"{losses.sent} packets sent meanwhile, 0 lost; 0 of {len(before)} routes lost, 0 stale left; "
+        f"{losses.sent} packets sent meanwhile, 0 lost; 0 of {len(before)} routes lost; "
+        f"{stale} stale in all kernels before the restart, 0 after; "
         f"sessions back {up_s:.1f} s and converged {converged_s:.1f} s after the restart"
     )
     return text, figures
