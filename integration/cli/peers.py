@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from integration.cli.columns import Cell, Column, Row, duration, fields_of, lines_of
@@ -89,16 +89,26 @@ def _fields(peer: View) -> Iterator[tuple[str, str | Cell]]:
     yield "shut down", peer["shutdown"] or ("yes" if peer.get("shutdown") is not None else "")
     yield "next attempt", _if(peer.get("next_retry_s"), lambda value: f"in {duration(value)}")
     yield "router id", peer.get("router_id") or ""
-    yield "hold time", _if(peer.get("hold_time_s"), lambda value: f"{value} s, keepalive every {peer['keepalive_s']} s")
+    yield (
+        "hold time",
+        _if(
+            peer.get("hold_time_s"), lambda value: f"{value} s, keepalive every {peer['keepalive_s'] or value / 3:g} s"
+        ),
+    )
     yield "families", ", ".join(peer["families"])
     yield "capabilities", ", ".join(peer.get("capabilities") or ())
     yield "mismatches", Cell("; ".join(map(str, peer.get("mismatches") or ())), "yellow")
     yield "timers", _pairs(peer.get("timers"))
-    yield "policy in", str(peer.get("import_policy") or "")
-    yield "policy out", str(peer.get("export_policy") or "")
+    yield from _policy("policy in", peer.get("import_policy") or ())
+    yield from _policy("policy out", peer.get("export_policy") or ())
     yield "flaps", str(peer["flaps"])
     yield "last error", Cell(f"{peer['last_error']}{_ago(peer)}" if peer.get("last_error") else "", "red")
     yield "dropped", _if(peer.get("dropped_attributes"), lambda value: f"{value} unknown attributes, by the allow-list")
+
+
+def _policy(name: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines):
+        yield name if number == 0 else "", line
 
 
 def _if(value: Any, text: Callable[[Any], str]) -> str:
@@ -147,7 +157,13 @@ def _malformed(peer: View, paint: Paint) -> Iterator[str]:
     for message in kept:
         yield ""
         yield from fields_of(
-            (("at", str(message.get("at", ""))), ("wrong", message["text"]), ("answer", message["verdict"])), paint
+            (
+                ("when", f"{duration(message['s_ago'])} ago"),
+                ("octets", str(message["octets"])),
+                ("wrong", message["text"]),
+                ("answer", message["verdict"]),
+            ),
+            paint,
         )
         yield from hex_dump(message["hex"])
 

@@ -7,13 +7,11 @@ import gc
 import os
 import random
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bgp.config import SpeakerConfig
-from bgp.families import Address, Family, Nlri, parse_prefix
 from bgp.io.server import SpeakerServer
-from bgp.ports import FibListener, LearnedRoute, Resolution
 from bgp.speaker import Speaker
 from bgp.toml import ConfigError, config_to_dict, load
 from integration.node.config_file import POLL_S, ConfigFile
@@ -26,7 +24,7 @@ from integration.node.sockets import CannotListen, why_not_bound
 from integration.version import VERSION
 
 if TYPE_CHECKING:
-    from integration.node.fib_adapter import FibAdapter
+    from integration.node.kernel_seat import KernelSeat
 
 STOP_TIMEOUT_S = 3.0  # for the peers to take the CEASE; then for the kernel's last batch as long again
 
@@ -53,7 +51,7 @@ class SpeakerDaemon:
         self._refused: dict[str, str] | None = None
         self._reloads = ReloadCounts(last_success_at=self._started_at)
         self._lag = LoopLag(lambda lag_s: log.event("loop_lag", late_s=round(lag_s, 3)))
-        self._fib: FibAdapter | None = None
+        self._kernel: KernelSeat | None = None
         self._is_listening = False
         self._tasks: list[asyncio.Task[None]] = []
         self._file.mark_loaded()
@@ -93,23 +91,23 @@ class SpeakerDaemon:
         self._stop_wanted.set()
 
     async def _start_engine(self) -> None:
-        listener = _Forwarder()
         if self._config.kernel is not None:
-            from integration.node.fib_adapter import FibAdapter
+            from integration.node.kernel_seat import KernelSeat
 
-            self._fib = FibAdapter(self._config.kernel, listener, self._log)
-        self._speaker = listener.target = Speaker(
+            self._kernel = KernelSeat(self._config.kernel, self._log)
+        self._speaker = Speaker(
             self._config,
-            fib=self._fib,
-            next_hops=self._fib,
+            fib=self._kernel,
+            next_hops=self._kernel,
             events=self._log,
             rng=random.Random(),
             now=time.monotonic(),
         )
         self._server = SpeakerServer(self._speaker, self._config)
-        if self._fib is not None:
+        if self._kernel is not None:
+            self._kernel.speaker = self._speaker
             try:
-                await self._fib.start()
+                await self._kernel.start()
             except OSError as error:
                 why = error.strerror or str(error)
                 raise CannotStart(f"the kernel's routes: {why}; [kernel] needs root (CAP_NET_ADMIN)") from None
@@ -151,9 +149,11 @@ class SpeakerDaemon:
         for task in self._tasks:
             task.cancel()
         self._is_listening = False
+        if self._kernel is not None:
+            self._kernel.freeze()  # what the peers taught stays in the kernel while they are told goodbye
         await self._bounded("peers", self._server.stop("the speaker stops"))
-        if self._fib is not None:
-            await self._bounded("kernel", self._fib.close())
+        if self._kernel is not None:
+            await self._bounded("kernel", self._kernel.close())
         await self._bounded("control socket", self._ports.close())
         self._log.event("speaker_stopped")
 
@@ -213,10 +213,9 @@ class SpeakerDaemon:
             self._file.mark_loaded()
             try:
                 config = load(self._path)
-                self._log.hide(peer.password for peer in (*config.peers, *self._config.peers))
-                await self._ports.move(config.control, config.metrics)
-                changes = [str(change) for change in await self._server.reconfigure(config)]
-            except (ConfigError, CannotListen, OSError, ValueError) as error:
+                check_can_change(self._config, config)
+                changes = await self._apply(config)
+            except (ConfigError, CannotListen, ReloadRefused, OSError) as error:
                 raise self._refuse(cause, error) from None
             except Exception as error:
                 self._log.event("reload_failed", level="error", error=f"{type(error).__name__}: {error}")
@@ -227,6 +226,23 @@ class SpeakerDaemon:
             self._reloads.last_success_at = time.time()
         self._log.event("config_reloaded", cause=cause, file=self._path, changes=len(changes), what=changes[:10])
         return "; ".join(changes) if changes else "nothing differs from the running configuration"
+
+    async def _apply(self, config: SpeakerConfig) -> list[str]:
+        """What can fail goes first: sockets, then the kernel; raises with everything as it was."""
+        old = self._config
+        self._log.hide(peer.password for peer in (*config.peers, *old.peers))
+        await self._ports.move(config.control, config.metrics)
+        try:
+            changes = await self._server.reconfigure(config)
+        except OSError as error:
+            await self._ports.move(old.control, old.metrics)
+            raise CannotListen(why_not_bound(error, config.port, "listen or port")) from None
+        if self._kernel is not None and config.kernel is not None:
+            try:
+                await self._kernel.replace(config.kernel)
+            except OSError as error:
+                self._log.event("kernel_change_failed", error=error.strerror or str(error))
+        return [str(change) for change in changes]
 
     def _refuse(self, cause: str, error: Exception) -> ReloadRefused:
         text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
@@ -277,27 +293,17 @@ class SpeakerDaemon:
         }
 
     def _fib_counters(self) -> Mapping[str, Any]:
-        return self._fib.counters if self._fib is not None else {}
+        return self._kernel.counters if self._kernel is not None else {}
 
     def _explain_fib(self, prefix: str) -> Mapping[str, Any] | None:
-        return self._fib.explain(*parse_prefix(prefix)) if self._fib is not None else None
+        return self._kernel.explain(prefix) if self._kernel is not None else None
 
 
-class _Forwarder:
-    """The FIB adapter and the speaker each want the other first: this stands in until the speaker is there."""
-
-    target: FibListener
-
-    def fib_changed(
-        self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
-    ) -> None:
-        self.target.fib_changed(family, announced, withdrawn)
-
-    def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None:
-        self.target.next_hops_changed(changed)
-
-    def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
-        self.target.local_addresses_changed(addresses)
+def check_can_change(old: SpeakerConfig, new: SpeakerConfig) -> None:
+    """Raises ReloadRefused for what the running engine was not built with."""
+    had, has = old.kernel, new.kernel
+    if (had is None) != (has is None) or (had is not None and has is not None and has.program and not had.program):
+        raise ReloadRefused("adding or removing [kernel], or turning its program on, needs a restart of the speaker")
 
 
 def memory_octets() -> int:

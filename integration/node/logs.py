@@ -142,6 +142,12 @@ class EventLog:
     def event(self, name: str, **fields: Any) -> None:
         """One line. `level` among the fields overrides what the name suggests. Never raises."""
         self.counts[name] += 1
+        try:
+            self._tell(name, fields)
+        except Exception as error:  # a log line is never worth a session
+            self._write(f"a log line could not be made: {name!r}: {type(error).__name__}")
+
+    def _tell(self, name: str, fields: dict[str, Any]) -> None:
         level = str(fields.pop("level", "")) or self._level_of(name, fields)
         if LEVELS.get(level, 20) < self._threshold:
             return
@@ -150,15 +156,12 @@ class EventLog:
             return
         if held_back:
             fields["similar_lines_held_back"] = held_back
-        try:
-            line: MutableMapping[str, Any] = {"event": self._clean(name)} | {
-                key: self._clean_value(key, value) for key, value in fields.items() if value is not None
-            }
-            line["level"] = level
-            line["timestamp"] = timestamp(time.time())
-            self._write(self._render(line))
-        except Exception as error:  # a log line is never worth a session
-            self._write(f"a log line could not be made: {name!r}: {type(error).__name__}")
+        line: MutableMapping[str, Any] = {"event": self._clean(name)} | {
+            key: self._clean_value(key, value) for key, value in fields.items() if value is not None
+        }
+        line["level"] = level
+        line["timestamp"] = timestamp(time.time())
+        self._write(self._render(line))
 
     def _level_of(self, name: str, fields: Mapping[str, Any]) -> str:
         """A session that leaves Established, or what sounds like trouble, is a warning; a defect is ours."""

@@ -101,6 +101,8 @@ def bind_metrics(host_port: str) -> socket.socket:
     host, _, port = host_port.rpartition(":")
     host = host.strip("[]")
     try:
+        if not 0 <= int(port) <= 65535:  # getaddrinfo would take it modulo 65536
+            raise ValueError("the port is not between 0 and 65535")
         found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)

@@ -53,11 +53,12 @@ def test_one_peer_is_shown_with_all_that_is_known() -> None:
         malformed=3,
         local_address="192.0.2.9:45678",
         remote_address="192.0.2.1:179",
-        import_policy="accept",
+        import_policy=["rule 1: accept if prefix in 10.0.0.0/8", "default: reject"],
     )
     text = text_of(peer_details(peer, plain, malformed=False))
     assert "connection    192.0.2.9:45678 → 192.0.2.1:179\n" in text
     assert "timers        hold 1m11s, keepalive 9s\n" in text
+    assert "policy in     rule 1: accept if prefix in 10.0.0.0/8\n              default: reject\n" in text
     assert "mismatches    ipv6: not offered by the peer\n" in text
     assert "ipv4          10         8         2      0     5" in text
     assert "update           4     3" in text
@@ -68,14 +69,17 @@ def test_malformed_messages_are_dumped_in_hex() -> None:
     peer = peer_view(
         "tor1",
         malformed=1,
-        malformed_messages=[{"at": "12s ago", "verdict": "session reset", "text": "bad marker", "hex": "00" * 19}],
+        malformed_messages=[
+            {"s_ago": 12.0, "octets": 19, "verdict": "session reset", "text": "bad marker", "hex": "00" * 19}
+        ],
     )
     assert (
         text_of(peer_details(peer, plain, malformed=True))
         == """\
 the last 1 of 1 malformed messages from tor1, oldest first
 
-at      12s ago
+when    12s ago
+octets  19
 wrong   bad marker
 answer  session reset
   0000  0000 0000 0000 0000 0000 0000 0000 0000
