@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import socket
 import struct
@@ -13,7 +12,8 @@ from bgp.families import IPV4, IPV6, Address, Family, IPAddress, IPNetwork
 TCP_MD5SIG, TCP_MD5SIG_EXT = 14, 32  # linux/tcp.h; Python has no names for them
 IP_MINTTL, IPV6_MINHOPCOUNT = 21, 73
 IP_FREEBIND = 15
-_SIOCGIFADDR = 0x8915
+_RTM_NEWADDR, _RTM_GETADDR, _REQUEST_DUMP = 20, 22, 0x301  # linux/rtnetlink.h
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _MD5_FLAG_PREFIX = 1
 
 
@@ -60,41 +60,56 @@ def set_ttl(sock: socket.socket, config: PeerConfig, *, is_ebgp: bool) -> None:
 def addresses_beside(local: Address) -> dict[Family, Address]:
     """`local` itself and one address of the other family on the interface that has it; global before link-local."""
     found = {IPV4 if len(local) == 4 else IPV6: local}
-    v6 = _ipv6_addresses()
-    v4 = _ipv4_addresses()
-    if len(local) == 4:
-        for name in (name for name, address in v4 if address == local):
-            candidates = sorted(item for item in v6 if item[0] == name)
-            if candidates:
-                found[IPV6] = candidates[0][2]
-                break
-    else:
-        for name in (name for name, _, address in v6 if address == local):
-            candidates_v4 = [address for other, address in v4 if other == name]
-            if candidates_v4:
-                found[IPV4] = candidates_v4[0]
-                break
+    interfaces = interface_addresses()
+    exact = [index for index, address, _ in interfaces if address == local]
+    # 127.0.0.2 is local without being anybody's address: its subnet says where.
+    home = exact or [index for index, address, bits in interfaces if _is_inside(local, address, bits)]
+    others = [a for index, a, _ in interfaces if home and index == home[0] and len(a) != len(local)]
+    if others:
+        other = min(others, key=lambda address: address[:2] == b"\xfe\x80")
+        found[IPV4 if len(other) == 4 else IPV6] = other
     return found
 
 
-def _ipv6_addresses() -> list[tuple[str, bool, Address]]:
-    """(interface, is not global, address); /proc/net is this process's namespace."""
-    try:
-        with open("/proc/net/if_inet6") as lines:
-            rows = [line.split() for line in lines]
-    except OSError:
-        return []
-    return [(row[5], row[3] != "00", bytes.fromhex(row[0])) for row in rows]
+def _is_inside(address: Address, network: Address, bits: int) -> bool:
+    if len(address) != len(network):
+        return False
+    shift = 8 * len(address) - bits
+    return int.from_bytes(address, "big") >> shift == int.from_bytes(network, "big") >> shift
 
 
-def _ipv4_addresses() -> list[tuple[str, Address]]:
-    """(interface, its first address)."""
+def interface_addresses() -> list[tuple[int, Address, int]]:
+    """(interface index, address, prefix length) of this network namespace; empty if the kernel does not say."""
     found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue
-            found.append((name, answer[20:24]))
-    return found
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+            netlink.settimeout(1.0)
+            netlink.send(struct.pack("=IHHIIBxxxI", 24, _RTM_GETADDR, _REQUEST_DUMP, 1, 0, 0, 0))
+            while True:
+                data = netlink.recv(1 << 16)
+                at = 0
+                while at + 16 <= len(data):
+                    length, kind = struct.unpack_from("=IH", data, at)
+                    if kind in (_NLMSG_ERROR, _NLMSG_DONE) or length < 16:
+                        return found
+                    if kind == _RTM_NEWADDR:
+                        bits, index = data[at + 17], struct.unpack_from("=I", data, at + 20)[0]
+                        address = _address_attribute(data[at + 24 : at + length])
+                        if address:
+                            found.append((index, address, bits))
+                    at += length + 3 & ~3
+    except OSError:
+        return found
+
+
+def _address_attribute(data: bytes) -> Address:
+    """IFA_LOCAL if there is one (on a point-to-point link IFA_ADDRESS is the other end), else IFA_ADDRESS."""
+    values = {}
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            break
+        values[kind] = data[at + 4 : at + length]
+        at += length + 3 & ~3
+    return values.get(2) or values.get(1, b"")

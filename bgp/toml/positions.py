@@ -101,7 +101,10 @@ class _Scanner:
     def _key(self) -> str:
         if self._skip_blank() in ('"', "'"):
             written = self._match(_STRING)
-            return str(tomllib.loads("key = " + written)["key"])
+            try:
+                return str(tomllib.loads("key = " + written)["key"])
+            except tomllib.TOMLDecodeError:
+                raise _NotUnderstood from None
         return self._match(_BARE_KEY)
 
     def _value(self, path: Path) -> None:

@@ -148,13 +148,15 @@ def list_of(reader: Reader[T], *, may_be_empty: bool = False, may_repeat: bool =
         if not node.value and not may_be_empty:
             node.refuse("an empty array says nothing; leave the key out")
         items: list[T] = []
+        seen: set[T] = set()
         is_refused = False
         for at in range(len(node.value)):
             try:
                 item = reader(node.child(at))
-                if item in items and not may_repeat:
+                if not may_repeat and item in seen:
                     node.child(at).refuse(f"{shown(node.value[at])} is there twice")
                 items.append(item)
+                seen.add(item)
             except Refused:
                 is_refused = True
         if is_refused:
