@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from bgp.families import IPV4
 from bgp.wire import framing
@@ -23,7 +24,10 @@ from bgp.wire.attributes import Fields, scan_nominal
 from bgp.wire.nlri import split_nlri
 from bgp.wire.update import RouteChange, UpdateParser
 from felix.kernel.rtnetlink import Hop, RouteEncoder, Via
-from tests.bench.table import Table, full_table
+from tests.bench.engine import Engine
+from tests.bench.table import Table, competing_tables, full_table
+
+NEXT_HOPS = (socket.inet_aton("198.18.1.1"), socket.inet_aton("198.18.1.2"))
 
 READ_OCTETS = 1 << 18  # what one read of a busy socket gives
 
@@ -109,6 +113,72 @@ def netlink(table: Table) -> Load:
     return lambda: [encoder.put(prefix, 0x500, number) for number, prefix in enumerate(prefixes)]
 
 
+def intake(table: Table) -> Load:
+    """Session, parser, import and Loc-RIB; the log of changes is left to grow."""
+    chunks, engine = reads(table), Engine(1)
+
+    def load() -> Engine:
+        for chunk in chunks:
+            engine.feed("s1", chunk)
+        return engine
+
+    return load
+
+
+def encode(table: Table) -> Load:
+    """One update group with one member: Loc-RIB's log → UPDATE bytes."""
+    engine = Engine(1)
+    for chunk in reads(table):
+        engine.feed("s1", chunk)
+
+    def load() -> Engine:
+        engine.flush()
+        return engine
+
+    return load
+
+
+def whole(table: Table) -> Load:
+    """Load (a): read, flush, read, flush; as an event loop with one busy socket does it."""
+    return _pumped(Engine(1), [("s1", reads(table))])
+
+
+def whole_to_ten(table: Table) -> Load:
+    return _pumped(Engine(1, 10), [("s1", reads(table))])
+
+
+def whole_twice(table: Table) -> Load:
+    """Load (b)."""
+    tables, _ = competing_tables(table.prefix_count, len(table.groups), [(65001, NEXT_HOPS[0]), (65002, NEXT_HOPS[1])])
+    return _pumped(Engine(2), [(f"s{i}", reads(each)) for i, each in enumerate(tables, 1)])
+
+
+def whole_with_kernel(table: Table) -> Load:
+    """Load (c) up to Fib.apply."""
+    return _pumped(
+        Engine(1, 0, has_kernel=True), [("s1", reads(full_table(50_000, 5_000, 65001, NEXT_HOPS[0], seed=3)))]
+    )
+
+
+def withdraw_all(table: Table) -> Load:
+    engine = Engine(1)
+    _pumped(engine, [("s1", reads(table))])()
+    data = table.withdrawals()
+    return _pumped(engine, [("s1", [data])])
+
+
+def _pumped(engine: Engine, streams: list[tuple[str, list[bytes]]]) -> Load:
+    def load() -> Engine:
+        for turn in zip_longest(*(chunks for _, chunks in streams)):
+            for (name, _), chunk in zip(streams, turn, strict=True):
+                if chunk is not None:
+                    engine.feed(name, chunk)
+            engine.flush()
+        return engine
+
+    return load
+
+
 STAGES = [
     Stage("cut", "framing.cut over whole reads", cut),
     Stage("split", "split_nlri of every run", split),
@@ -116,6 +186,13 @@ STAGES = [
     Stage("fields", "Fields: decoding every set, as competition or a policy needs it", fields),
     Stage("parse", "cut + UpdateParser.parse, every set seen for the first time", parse),
     Stage("parse-again", "the same UPDATEs once more, sets interned", parse_again),
+    Stage("intake", "Speaker.receive_data of everything, nothing flushed", intake),
+    Stage("encode", "Speaker.flush of everything, to one iBGP peer", encode),
+    Stage("a", "load (a): receive and flush in turn", whole),
+    Stage("a-10", "the same to ten iBGP peers", whole_to_ten),
+    Stage("b", "load (b): two senders, best path chosen", whole_twice),
+    Stage("c", "load (c) up to Fib.apply: 50,000 prefixes, 5,000 UPDATEs", whole_with_kernel),
+    Stage("withdraw", "the whole table withdrawn, 800 prefixes an UPDATE", withdraw_all),
     Stage("netlink", "50,000 RTM_NEWROUTE messages encoded", netlink),
 ]
 
