@@ -10,6 +10,7 @@ from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError
 
+from bgp.families import IPAddress
 from integration.demo.namespaces import Namespace, Run
 from integration.demo.plan import FABRIC_IPV4, FABRIC_IPV6, RACK_IPV4, RACK_IPV6, Plan, Router, Workload
 
@@ -28,7 +29,9 @@ ROUTER_SETTINGS = {
     "net/ipv6/conf/all/forwarding": "1",
     "net/ipv6/conf/default/forwarding": "1",
 }
-# Duplicate address detection would keep an address unusable for its first second.
+# Duplicate address detection would keep an address unusable for its first second; the kernel adds link-local ones
+# itself, for ours IFA_F_NODAD says so in the request.
+IFA_F_NODAD = 0x02
 ALL_SETTINGS = {"net/ipv6/conf/default/accept_dad": "0", "net/ipv6/conf/default/dad_transmits": "0"}
 # What Felix sets on a workload's interface.
 CALI_SETTINGS = {
@@ -96,7 +99,7 @@ def _plug_in(router: Router, home: Namespace, fabric: Namespace) -> None:
             _up(netlink, "lo")
             eth0 = _index(netlink, "eth0")
             netlink.addr("add", index=eth0, address=str(router.ipv4), prefixlen=FABRIC_IPV4.prefixlen)
-            netlink.addr("add", index=eth0, address=str(router.ipv6), prefixlen=FABRIC_IPV6.prefixlen)
+            _add_ipv6(netlink, eth0, router.ipv6, FABRIC_IPV6.prefixlen)
             _up(netlink, "eth0")
 
     fabric.run(at_switch)
@@ -141,7 +144,7 @@ def _configure_pod(workload: Workload) -> None:
     with IPRoute() as netlink:
         eth0 = _start_workload(netlink)
         netlink.addr("add", index=eth0, address=str(workload.ipv4), prefixlen=32)
-        netlink.addr("add", index=eth0, address=str(workload.ipv6), prefixlen=128)
+        _add_ipv6(netlink, eth0, workload.ipv6, 128)
         # Calico leaves this answer to proxy ARP, which needs a default route on the node. The nodes here have none, on
         # purpose: a packet arrives because of a BGP route or not at all.
         netlink.neigh("add", ifindex=eth0, dst=GATEWAY_IPV4, lladdr=CALI_MAC, state=NUD_PERMANENT)
@@ -154,16 +157,20 @@ def _serve_rack(workload: Workload) -> None:
     with IPRoute() as netlink:
         port = _index(netlink, workload.interface)
         netlink.addr("add", index=port, address=str(RACK_IPV4[1]), prefixlen=RACK_IPV4.prefixlen)
-        netlink.addr("add", index=port, address=str(RACK_IPV6[1]), prefixlen=RACK_IPV6.prefixlen)
+        _add_ipv6(netlink, port, RACK_IPV6[1], RACK_IPV6.prefixlen)
 
 
 def _configure_rack_host(workload: Workload) -> None:
     with IPRoute() as netlink:
         eth0 = _start_workload(netlink)
         netlink.addr("add", index=eth0, address=str(workload.ipv4), prefixlen=RACK_IPV4.prefixlen)
-        netlink.addr("add", index=eth0, address=str(workload.ipv6), prefixlen=RACK_IPV6.prefixlen)
+        _add_ipv6(netlink, eth0, workload.ipv6, RACK_IPV6.prefixlen)
         netlink.route("add", dst="default", gateway=str(RACK_IPV4[1]), oif=eth0)
         netlink.route("add", family=AF_INET6, dst="default", gateway=str(RACK_IPV6[1]), oif=eth0)
+
+
+def _add_ipv6(netlink: Any, index: int, address: IPAddress, bits: int) -> None:
+    netlink.addr("add", index=index, address=str(address), prefixlen=bits, flags=IFA_F_NODAD)
 
 
 def _start_workload(netlink: Any) -> int:

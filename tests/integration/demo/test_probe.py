@@ -25,15 +25,15 @@ def test_a_reply_is_taken_with_the_routers_it_passed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "identifier", "payload", "why"),
+    ("kind", "off_by", "payload", "why"),
     [
-        (8, probe.IDENTIFIER, probe.PAYLOAD, "a request, not a reply"),
-        (0, probe.IDENTIFIER ^ 1, probe.PAYLOAD, "somebody else's ping"),
-        (0, probe.IDENTIFIER, b"", "not what we sent"),
+        (8, 0, probe.PAYLOAD, "a request, not a reply"),
+        (0, 1, probe.PAYLOAD, "somebody else's ping"),
+        (0, 0, b"", "not what we sent"),
     ],
 )
-def test_other_packets_are_ignored(kind: int, identifier: int, payload: bytes, why: str) -> None:
-    packet = IP(ttl=64) / (struct.pack("!BBHHH", kind, 0, 0, identifier, 1) + payload)
+def test_other_packets_are_ignored(kind: int, off_by: int, payload: bytes, why: str) -> None:
+    packet = IP(ttl=64) / (struct.pack("!BBHHH", kind, 0, 0, probe.IDENTIFIER ^ off_by, 1) + payload)
     assert probe._echo_reply(4, bytes(packet), []) is None, why
 
 
