@@ -231,12 +231,15 @@ class SpeakerDaemon:
         """What can fail goes first: sockets, then the kernel; raises with everything as it was."""
         old = self._config
         self._log.hide(peer.password for peer in (*config.peers, *old.peers))
-        await self._ports.move(config.control, config.metrics)
+        places = self._ports.prepare(config.control, config.metrics)
         try:
             changes = await self._server.reconfigure(config)
-        except OSError as error:
-            await self._ports.move(old.control, old.metrics)
-            raise CannotListen(why_not_bound(error, config.port, "listen or port")) from None
+        except BaseException as error:
+            self._ports.give_up(places)
+            if isinstance(error, OSError):
+                raise CannotListen(why_not_bound(error, config.port, "listen or port")) from None
+            raise
+        await self._ports.move(places)
         if self._kernel is not None and config.kernel is not None:
             try:
                 await self._kernel.replace(config.kernel)

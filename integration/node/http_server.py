@@ -127,10 +127,14 @@ class HttpServer:
         start = asyncio.start_unix_server if listening.family == socket.AF_UNIX else asyncio.start_server
         self._servers.append(await start(self._accept, sock=listening, limit=MAX_HEAD_OCTETS, backlog=64))
 
-    async def close(self) -> None:
+    def stop_listening(self) -> None:
+        """Take no more connections; those that are here are answered."""
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+    async def close(self) -> None:
+        self.stop_listening()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

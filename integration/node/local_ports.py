@@ -24,12 +24,18 @@ class Port:
         self.server = HttpServer(application, failed=failed)
         await self.server.serve(self.bound)
 
-    async def close(self) -> None:
+    def stop_listening(self) -> None:
+        """What is being answered goes on: it may be the very request that moves us."""
         if self.server is not None:
-            await self.server.close()
+            self.server.stop_listening()
         self.bound.close()
         if self.inode:
             release_unix_socket(self.where, self.inode)
+
+    async def close(self) -> None:
+        self.stop_listening()
+        if self.server is not None:
+            await self.server.close()
 
 
 def open_control(path: str) -> Port:
@@ -43,51 +49,71 @@ def open_metrics(host_port: str) -> Port:
     return Port(host_port, bind_metrics(host_port))
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Always a control socket, perhaps a metrics port."""
+
+    control: Port
+    metrics: Port | None
+
+    @property
+    def ports(self) -> list[Port]:
+        return [self.control] if self.metrics is None else [self.control, self.metrics]
+
+
 class LocalPorts:
-    """What stands open now: always a control socket, perhaps a metrics port."""
+    """What stands open now."""
 
     def __init__(self, control: str, metrics: str | None) -> None:
-        """Binds both, serves neither yet. Raises CannotListen and leaves nothing behind."""
-        self._control = open_control(control)
-        self._metrics: Port | None = None
-        if metrics is not None:
-            try:
-                self._metrics = open_metrics(metrics)
-            except BaseException:
-                self._control.bound.close()
-                release_unix_socket(control, self._control.inode)
-                raise
+        """Binds, serves nothing yet. Raises CannotListen and leaves nothing behind."""
+        self._now = _open(control, metrics, None)
 
     async def serve(self, control: Application, monitor: Application, failed: Callable[[str], None]) -> None:
         self._applications = (control, monitor, failed)
-        await self._control.serve(control, failed)
-        if self._metrics is not None:
-            await self._metrics.serve(monitor, failed)
+        await self._serve(self._now, None)
 
-    async def move(self, control: str, metrics: str | None) -> None:
-        """To where a new configuration wants them. Raises CannotListen: both stay where they were."""
-        new_control = open_control(control) if control != self._control.where else self._control
-        new_metrics = self._metrics
-        try:
-            if metrics != (self._metrics.where if self._metrics else None):
-                new_metrics = open_metrics(metrics) if metrics is not None else None
-        except BaseException:
-            if new_control is not self._control:
-                await new_control.close()
-            raise
-        application, monitor, failed = self._applications
-        if new_control is not self._control:
-            await new_control.serve(application, failed)
-            self._control, old = new_control, self._control
-            await old.close()
-        if new_metrics is not self._metrics:
-            if new_metrics is not None:
-                await new_metrics.serve(monitor, failed)
-            self._metrics, old_metrics = new_metrics, self._metrics
-            if old_metrics is not None:
-                await old_metrics.close()
+    async def _serve(self, places: Places, beside: Places | None) -> None:
+        control, monitor, failed = self._applications
+        served = beside.ports if beside is not None else []
+        if places.control not in served:
+            await places.control.serve(control, failed)
+        if places.metrics is not None and places.metrics not in served:
+            await places.metrics.serve(monitor, failed)
+
+    def prepare(self, control: str, metrics: str | None) -> Places:
+        """Bind where a new configuration wants us; then `move` or `give_up`. Raises CannotListen: nothing is bound."""
+        return _open(control, metrics, self._now)
+
+    def give_up(self, places: Places) -> None:
+        _leave(places, self._now)
+
+    async def move(self, places: Places) -> None:
+        before, self._now = self._now, places
+        await self._serve(places, before)
+        _leave(before, places)
 
     async def close(self) -> None:
-        for port in (self._control, self._metrics):
-            if port is not None:
-                await port.close()
+        for port in self._now.ports:
+            await port.close()
+
+
+def _open(control: str, metrics: str | None, beside: Places | None) -> Places:
+    """Ports that stand already where they are wanted are taken over."""
+    has_control = beside is not None and beside.control.where == control
+    control_port = beside.control if beside is not None and has_control else open_control(control)
+    if metrics is None:
+        return Places(control_port, None)
+    if beside is not None and beside.metrics is not None and beside.metrics.where == metrics:
+        return Places(control_port, beside.metrics)
+    try:
+        return Places(control_port, open_metrics(metrics))
+    except BaseException:
+        if not has_control:
+            control_port.stop_listening()
+        raise
+
+
+def _leave(places: Places, but_for: Places) -> None:
+    for port in places.ports:
+        if port not in but_for.ports:
+            port.stop_listening()

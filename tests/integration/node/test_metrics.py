@@ -33,7 +33,7 @@ def sources(peers: list[dict[str, object]], **changes: object) -> Sources:
 
 
 def ask(monitor: Monitor, *path: str) -> Response:
-    answer = asyncio.run(monitor(Request("GET", path, {})))  # type: ignore[arg-type]
+    answer = asyncio.run(monitor(Request("GET", path, {})))
     assert isinstance(answer, Response)
     return answer
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -16,6 +18,7 @@ from integration.node.sockets import (
     claim_unix_socket,
     process_listening_on,
     release_unix_socket,
+    why_not_bound,
 )
 
 
@@ -81,6 +84,18 @@ def test_a_metrics_place_that_cannot_be_is_refused_in_one_line(where: str) -> No
     with pytest.raises(CannotListen) as caught:
         bind_metrics(where)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "port 179 needs root .*another \\[speaker\\] port"),
+        (errno.EADDRINUSE, "port 179 is in use.*another \\[speaker\\] port"),
+        (errno.EADDRNOTAVAIL, "the address is not on this machine"),
+    ],
+)
+def test_a_bgp_port_that_cannot_be_had_says_what_to_do(number: int, words: str) -> None:
+    assert re.match(words, why_not_bound(OSError(number, os.strerror(number)), 179, "port"))
 
 
 def test_a_changed_file_counts_once_it_has_settled(tmp_path: Path) -> None:
