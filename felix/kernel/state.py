@@ -38,7 +38,7 @@ class KernelState:
 
     def adopt(self, other: KernelState) -> None:
         """Become what was read anew; whoever holds this object sees it."""
-        self.links, self.tables = other.links, other.tables
+        self.links, self.tables, self.table_numbers = other.links, other.tables, other.table_numbers
         self.addresses, self.own_addresses = other.addresses, other.own_addresses
 
     def usable_addresses(self) -> frozenset[bytes]:

@@ -20,23 +20,25 @@ from typing import Any
 from bgp.config import KernelConfig
 from bgp.families import Address, Family, Nlri
 from bgp.ports import EventSink, FibListener, FibRoute, Resolution
-from felix.kernel.links import RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, decode_address, decode_link
-from felix.kernel.netlink import NLM_F_REPLACE, Frame, NetlinkFormatError
-from felix.kernel.rtnetlink import AF_INET, RT_TABLE_MAIN, RTM_DELROUTE, RTM_NEWROUTE, RouteDecoder, RouteEncoder, Via
+from felix.kernel.netlink import NetlinkFormatError
+from felix.kernel.rtnetlink import AF_INET, RT_TABLE_MAIN, RouteDecoder, RouteEncoder, Via
 from felix.kernel.sockets import MonitorSocket, RequestSocket, SocketFactory, open_netlink
 from felix.kernel.state import KernelState
+from integration.node import fib_views
 from integration.node.event_limit import LimitedEvents
 from integration.node.fib_snapshot import Pace, read_kernel
-from integration.node.learned_routes import FAMILY_OF, LearnedRoutes
+from integration.node.follower import Follower
+from integration.node.learned_routes import LearnedRoutes
 from integration.node.next_hops import NextHops
-from integration.node.route_writer import NUMBER_OF, RouteWriter
+from integration.node.route_writer import RouteWriter
 
 _BATCH = 1000  # requests per system call, some milliseconds
 _READ_LIMIT = 500  # notifications per turn
 _REST = 2.0  # after a full turn of notifications the monitor rests so many times as long as that turn took
 _SETTLE_S = 0.005  # changes are answered together: a failing link brings many
 _FIRST_RESYNC_S = 0.02
-_RESYNC_SHARE = 10.0  # the pause after reading everything anew, in times of what the reading took
+_SHARE = 10.0  # at most a tenth of the time goes into work that a flood of changes by others causes
+_ALLOWED_DEBT_S = 1.0  # before that limit is felt
 _AUDIT_S = 300.0  # the kernel drops routes silently in the cases known here; this finds the others
 
 
@@ -61,21 +63,19 @@ class FibAdapter:
         self._netlink = netlink
         self._monitor_buffer_octets = monitor_buffer_octets
         self._audit_s = audit_s
-        self._tables = (RT_TABLE_MAIN, config.table, *(rule.table for rule in config.learn))
         self._decoder = RouteDecoder()
-        self._state = KernelState(self._tables)
-        self._learned = LearnedRoutes(config.learn, config.route_protocol, self._state)
-        resolve_in = tuple(dict.fromkeys((config.table, RT_TABLE_MAIN)))
-        self._next_hops = NextHops(self._state, resolve_in, default_route_resolves)
-        self._writer = RouteWriter(config, self._foreign_at, self._events)
+        self._state = KernelState(_tables_of(config))
+        self._learned = LearnedRoutes(config, self._state)
+        self._next_hops = NextHops(self._state, _resolved_in(config), default_route_resolves)
+        self._writer = RouteWriter(config, self._state, self._events)
+        self._follower = Follower(config, self._state, self._decoder, self._learned, self._writer)
         self._requests: RequestSocket | None = None
         self._monitor: MonitorSocket | None = None
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._resync_task: asyncio.Task[None] | None = None
-        self._rests_until = 0.0  # no reading anew before
+        self._resync_debt = Debt()
+        self._told_again_at = 0.0  # nor telling
         self._told_addresses: frozenset[Address] | None = None
-        self._changed_links: set[int] = set()
-        self._routes_moved = False
         self._is_ready = False  # the kernel is known; False again while it is read anew
         self._is_frozen = False
         self._is_closing = False
@@ -115,11 +115,42 @@ class FibAdapter:
         try:
             if (not self._config.persist if remove is None else remove) and self._config.program:
                 self._writer.want_nothing()
-                pace = Pace()
-                while self._writer.has_work and self._write_batch():
-                    await pace.step()
+                await self._write_all()
         finally:
             self._close_sockets()
+
+    async def reconfigure(self, config: KernelConfig) -> None:
+        """Another configuration from now on. Routes change their metric, protocol or table without a gap. Raises OSError.
+
+        What an earlier run left and nobody has claimed by now goes if protocol or table change.
+        """
+        if config == self._config or self._requests is None:
+            return
+        if self._resync_task is not None:
+            await asyncio.gather(self._resync_task, return_exceptions=True)
+        if self._is_ready:
+            self._pause()
+        self._close_monitor()
+        before, self._config = self._config, config
+        tables = (before.table, *_tables_of(config))
+        # With the old protocol set apart: our routes must not be taken for another program's while they are rewritten.
+        snapshot = await read_kernel(
+            self._netlink, self._decoder, KernelState(tables), before.route_protocol, before.table
+        )
+        self._state.adopt(snapshot.state)
+        self._learned.set_rules(config)
+        self._next_hops.set_tables(_resolved_in(config))
+        self._follower.set_config(config)
+        if before.program:
+            if not config.program:
+                self._writer.want_nothing()
+            self._writer.reconfigure(config)
+            await self._write_all()
+        else:
+            self._writer.reconfigure(config)
+        self._monitor = self._open_monitor()
+        await self._read()
+        self._listen()
 
     def freeze(self) -> None:
         """Take no more wishes: while the speaker takes its peers down, what they taught must stay in the kernel."""
@@ -129,13 +160,13 @@ class FibAdapter:
 
     def apply(self, family: Family, changes: Mapping[Nlri, FibRoute | None]) -> None:
         """Make these prefixes be so; None = no route of ours. Returns at once, writes in batches. Never raises."""
-        if self._config.program and not self._is_frozen:
+        if not self._is_frozen:
             self._writer.want(family, changes)
             self._after(0, self._flush)
 
     def converged(self) -> None:
         """What an earlier run left and nobody asked for may go now."""
-        if self._config.program and not self._is_frozen:
+        if not self._is_frozen:
             self._writer.converged()
             self._after(0, self._flush)
 
@@ -157,42 +188,15 @@ class FibAdapter:
 
     def explain(self, family: Family, nlri: Nlri) -> dict[str, Any]:
         """One prefix: what should be, what is, why not; what others have there; what the speaker was told of it."""
-        number = NUMBER_OF[family]
-        told = self._learned.told[number].get(nlri)
-        others = [
-            {"protocol": via.protocol, "table": table, "metric": via.metric}
-            for table in self._state.table_numbers
-            for via in self._state.tables[number, table].get(nlri)
-        ]
-        learned = {"interface": told.interface, "protocol": told.protocol, "metric": told.metric} if told else None
-        return self._writer.explain(family, nlri) | {"learned": learned, "others": others}
+        return fib_views.explain(family, nlri, self._writer, self._learned, self._state)
 
     @property
     def counters(self) -> dict[str, Any]:
         """Numbers since the start; `routes`, `pending`, `stale`, `learned` and `foreign` are of this moment."""
-        writer = self._writer
-        by_family = {FAMILY_OF[number].name: routes for number, routes in writer.families.items()}
-        return {
-            "writes": writer.counters.writes,
-            "deletes": writer.counters.deletes,
-            "adopted": writer.counters.adopted,
-            "batches": writer.counters.batches,
-            "errors": writer.counters.errors,
-            "conflicts": writer.counters.conflicts,
-            "put_back": writer.counters.put_back,
-            "resyncs": self.resyncs,
-            "notifications": self.notifications,
-            "routes": {name: len(routes.programmed) for name, routes in by_family.items()},
-            "pending": writer.pending + sum(len(r.waiting) + len(r.conflicts) for r in by_family.values()),
-            "stale": {name: len(routes.stale) for name, routes in by_family.items()},
-            "learned": {FAMILY_OF[number].name: len(told) for number, told in self._learned.told.items()},
-            "foreign": sum(len(table) for table in self._state.tables.values()),
-        }
+        own = {"resyncs": self.resyncs, "notifications": self.notifications}
+        return own | fib_views.counters(self._writer, self._learned, self._state)
 
     # Writing
-
-    def _foreign_at(self, family: int, prefix: Nlri, metric: int) -> Via | None:
-        return self._state.tables[family, self._config.table].at_metric(prefix, metric)
 
     def _check_permission(self, requests: RequestSocket) -> None:
         """Ask for the deletion of a route that cannot be: only whoever may write is told that it does not exist."""
@@ -204,7 +208,7 @@ class FibAdapter:
 
     def _flush(self) -> None:
         """One batch; the rest in the next turns, so that sockets and timers get theirs."""
-        if not self._is_ready:
+        if not self._is_ready or not self._config.program:
             return  # _read ends with a flush
         self._drain_monitor()  # somebody may just have put a route where we are about to
         self._write_batch()
@@ -233,6 +237,11 @@ class FibAdapter:
             self._writer.settle(batch, errors, time.monotonic())
         return True
 
+    async def _write_all(self) -> None:
+        pace = Pace()
+        while self._writer.has_work and self._write_batch():
+            await pace.step()
+
     def _retry(self) -> None:
         self._writer.retry_due(time.monotonic())
         self._flush()
@@ -241,7 +250,9 @@ class FibAdapter:
 
     def _open_monitor(self) -> MonitorSocket:
         assert self._requests is not None
-        return MonitorSocket(self._requests.port_id, self._tables, self._netlink, self._monitor_buffer_octets)
+        return MonitorSocket(
+            self._requests.port_id, self._state.table_numbers, self._netlink, self._monitor_buffer_octets
+        )
 
     def _listen(self) -> None:
         if self._monitor is not None and self._is_ready:
@@ -269,98 +280,35 @@ class FibAdapter:
         now = time.monotonic()
         for data, frame in told:
             try:
-                self._take_notification(data, frame, now)
+                self._follower.take(data, frame, now)
             except NetlinkFormatError as error:
                 self._events.event("fib_notification_refused", error=str(error))
         if told:
-            self._after(_SETTLE_S, self._tell)
-            if self._writer.has_work:
+            self._after(max(_SETTLE_S, self._told_again_at - now), self._tell)
+            if self._writer.has_work and self._config.program:
                 self._after(0, self._flush)
-        return len(told)
-
-    def _take_notification(self, data: bytes, frame: Frame, now: float) -> None:
-        kind, _, _, _, start, end = frame
-        if kind in (RTM_NEWROUTE, RTM_DELROUTE):
-            self._take_route(data, frame, now)
-        elif kind in (RTM_NEWLINK, RTM_DELLINK):
-            self._take_link(data, start, end, kind == RTM_NEWLINK)
-        elif kind in (RTM_NEWADDR, RTM_DELADDR):
-            self._take_address(data, start, end, kind == RTM_NEWADDR)
-
-    def _take_route(self, data: bytes, frame: Frame, now: float) -> None:
-        kind, flags, _, _, start, end = frame
-        is_new = kind == RTM_NEWROUTE
-        prefix, via = self._decoder.decode(data, start, end)
-        table = self._state.tables.get((via.family, via.table))
-        if table is None or not via.is_plain:
-            return
-        is_our_table = via.table == self._config.table
-        if via.protocol == self._config.route_protocol:
-            if is_our_table and self._config.program:
-                if not is_new:
-                    self._writer.lost(prefix, via.family, via.metric, now, "deleted by another program")
-                    return
-                self._writer.seen(prefix, via, now)
-                if flags & NLM_F_REPLACE:
-                    table.drop_metric(prefix, via.metric)
-            return
-        is_clear = table.put(prefix, via, flags) if is_new else table.take(prefix, via)
-        self._learned.touch(prefix, via)
-        self._routes_moved = True
-        if is_our_table and self._config.program:
-            if is_new and flags & NLM_F_REPLACE:
-                self._writer.lost(prefix, via.family, via.metric, now, "replaced by another program")
-            elif not is_new:
-                self._writer.foreign_went(prefix, via.family)
-        if not is_clear:
+        if self._follower.is_in_doubt:
             self._want_resync()
-
-    def _take_link(self, data: bytes, start: int, end: int, is_new: bool) -> None:
-        link = decode_link(data, start, end)
-        if link is None:
-            return
-        links = self._state.links
-        before = links.get(link.index)
-        if is_new:
-            links[link.index] = link
-        else:
-            links.pop(link.index, None)
-        if before is None or (is_new and before == link):
-            return
-        self._routes_moved = True
-        if not is_new or (before.name, before.is_up) != (link.name, link.is_up):
-            self._changed_links.add(link.index)
-        if is_new and link.is_running and not before.is_running:
-            self._writer.retry_all()
-        if before.is_up and not (is_new and link.is_up):
-            self._want_resync()  # the kernel drops the link's IPv4 routes and tells nobody
-
-    def _take_address(self, data: bytes, start: int, end: int, is_new: bool) -> None:
-        found = decode_address(data, start, end)
-        if found is None:
-            return
-        address, is_usable = found
-        if self._state.set_address(address, is_usable if is_new else None):
-            self._routes_moved = True
-            if is_new:
-                self._writer.retry_all()
-            elif len(address.address) == 4:
-                self._want_resync()  # as with a link: what had it as its source, or was the last one's, is gone
+        return len(told)
 
     # Reading everything anew
 
     def _want_resync(self) -> None:
         if self._resync_task is None:
-            self._after(max(_FIRST_RESYNC_S, self._rests_until - time.monotonic()), self._resync)
+            self._after(max(_FIRST_RESYNC_S, self._resync_debt.pause_s(time.monotonic())), self._resync)
 
     def _audit(self) -> None:
         self._want_resync()
         self._after(self._audit_s, self._audit)
 
-    def _resync(self) -> None:
+    def _pause(self) -> None:
+        """Until the next _read is through. What the monitor has to tell waits: each change says what is so now."""
         self._is_ready = False
-        if self._monitor is not None:  # what it has to tell is taken in afterwards: each change says what is so now
+        if self._monitor is not None:
             asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+
+    def _resync(self) -> None:
+        self._pause()
         self._resync_task = asyncio.get_running_loop().create_task(self._resynchronise(), name="fib resync")
 
     async def _resynchronise(self) -> None:
@@ -371,7 +319,7 @@ class FibAdapter:
             self.resyncs += 1
         except OSError as error:
             self._events.event("fib_resync_failed", error=error.strerror or str(error))
-            self._rests_until = max(self._rests_until, time.monotonic() + 1.0)
+            self._resync_debt.add(_ALLOWED_DEBT_S, time.monotonic())
         finally:
             self._resync_task = None
         if self._is_ready:
@@ -384,26 +332,24 @@ class FibAdapter:
         began_at = time.monotonic()
         config = self._config
         snapshot = await read_kernel(
-            self._netlink, self._decoder, KernelState(self._tables), config.route_protocol, config.table
+            self._netlink, self._decoder, KernelState(_tables_of(config)), config.route_protocol, config.table
         )
         self._state.adopt(snapshot.state)
-        self._learned.touch_told()
         pace = Pace()
-        for table in self._state.tables.values():
-            for prefix in table:
-                for via in table.get(prefix):
-                    self._learned.touch(prefix, via)
-                await pace.step()
+        await self._learned.look_again(pace.step)
+        # What was told while we read is in what we read, or comes out so: no reason to read again.
+        while self._drain_monitor() >= _READ_LIMIT:
+            await pace.step()
+        self._follower.is_in_doubt = not snapshot.is_certain
         now = time.monotonic()
         if config.program:
             for family, ours in snapshot.ours.items():
-                self._writer.resynced(family, ours, now)
+                self._writer.resynced(family, ours)
             self._writer.retry_all()
-        self._routes_moved = True
+        self._follower.all_moved()
         self._is_ready = True
-        took_s = now - began_at
-        self._rests_until = now + _RESYNC_SHARE * took_s
-        if not snapshot.is_certain:
+        self._resync_debt.add(now - began_at, now)
+        if self._follower.is_in_doubt:
             self._want_resync()
         self._tell()
         self._flush()
@@ -414,22 +360,22 @@ class FibAdapter:
         """Addresses first, then next hops, then routes: each is understood by what came before."""
         if not self._is_ready:
             return  # _read ends with it
+        began_at = time.monotonic()
         usable = self._state.usable_addresses()
         if usable != self._told_addresses:
             self._told_addresses = usable
             self._writer.addresses_changed(usable)
             self._after(0, self._flush)
             self._listener.local_addresses_changed(usable)
-        if self._changed_links:
-            self._learned.links_changed(self._changed_links)
-            self._changed_links = set()
-        if self._routes_moved:
-            self._routes_moved = False
+        self._learned.links_changed(self._follower.take_changed_links())
+        if self._follower.take_routes_moved():
             changed = self._next_hops.take_changes()
             if changed:
                 self._listener.next_hops_changed(changed)
         for family, (announced, withdrawn) in self._learned.take_changes().items():
             self._listener.fib_changed(family, announced, withdrawn)
+        now = time.monotonic()
+        self._told_again_at = now + _SHARE * (now - began_at)
 
     # Moments
 
@@ -462,3 +408,33 @@ class FibAdapter:
         if self._requests is not None:
             self._requests.close()
             self._requests = None
+
+
+class Debt:
+    """Time spent on reading everything anew, paid back at a tenth of a second a second.
+
+    A link that fails after a quiet hour is answered at once; one that flaps on a node with a million routes is not.
+    """
+
+    def __init__(self) -> None:
+        self._debt_s = 0.0
+        self._at = 0.0
+
+    def add(self, spent_s: float, now: float) -> None:
+        self._debt_s = self._left(now) + spent_s
+        self._at = now
+
+    def pause_s(self, now: float) -> float:
+        return max(0.0, self._left(now) - _ALLOWED_DEBT_S) * _SHARE
+
+    def _left(self, now: float) -> float:
+        return max(0.0, self._debt_s - (now - self._at) / _SHARE)
+
+
+def _resolved_in(config: KernelConfig) -> tuple[int, ...]:
+    """The tables in which next hops are looked up: the one that is written first, as in a VRF, then main."""
+    return tuple(dict.fromkeys((config.table, RT_TABLE_MAIN)))
+
+
+def _tables_of(config: KernelConfig) -> tuple[int, ...]:
+    return (RT_TABLE_MAIN, config.table, *(rule.table for rule in config.learn))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from bgp.config import LearnRule
+from bgp.config import KernelConfig, LearnRule
 from bgp.families import IPV4, IPV6, Family, IPNetwork, Nlri
 from bgp.ports import LearnedRoute
 from felix.kernel.rtnetlink import AF_INET, AF_INET6, RTN_BLACKHOLE, RTN_UNICAST, Via
@@ -20,37 +20,46 @@ _VERDICT_BOUND = 8192
 class LearnedRoutes:
     """What was told to the listener, and what must be told to make it true again."""
 
-    def __init__(self, rules: Sequence[LearnRule], own_protocol: int, state: KernelState) -> None:
-        self._rules = rules
-        self._own_protocol = own_protocol
+    def __init__(self, config: KernelConfig, state: KernelState) -> None:
         self._state = state
-        self._tables = sorted({rule.table for rule in rules})
         self._verdicts: dict[int, tuple[Via, _Verdicts]] = {}  # by id(), as hashing a Via costs more than all the rest
         self.told: dict[int, dict[Nlri, LearnedRoute]] = {AF_INET: {}, AF_INET6: {}}
         self._dirty: dict[int, dict[Nlri, None]] = {AF_INET: {}, AF_INET6: {}}
+        self.set_rules(config)
 
-    @property
-    def is_dirty(self) -> bool:
-        return any(self._dirty.values())
+    def set_rules(self, config: KernelConfig) -> None:
+        """Other rules from now on; `look_again` makes them felt."""
+        self._rules = config.learn
+        self._own_protocol = config.route_protocol
+        self._tables = sorted({rule.table for rule in config.learn})
+        self._verdicts.clear()
 
     def touch(self, prefix: Nlri, via: Via) -> None:
         """A route came or went. Cheap where no rule cares, which is the rule in a table of somebody else's making."""
         if self._verdict(via) or prefix in self.told[via.family]:
             self._dirty[via.family][prefix] = None
 
-    def touch_told(self) -> None:
-        """Before everything is touched that was read anew: what was told may be gone, what was judged outdated."""
+    async def look_again(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Everything was read anew: touch all of it. `step` is awaited now and then, so that others get their turn."""
         self._verdicts.clear()
         for family, told in self.told.items():
             self._dirty[family].update(dict.fromkeys(told))
+        for (_, number), table in self._state.tables.items():
+            if number in self._tables:
+                for count, prefix in enumerate(table):
+                    for via in table.get(prefix):
+                        self.touch(prefix, via)
+                    if not count % 1024:
+                        await step()
 
-    def links_changed(self, ifindexes: Iterable[int]) -> None:
+    def links_changed(self, ifindexes: frozenset[int]) -> None:
         """Names or states of links changed: what the rules say of routes on them may be otherwise."""
-        changed = frozenset(ifindexes)
+        if not ifindexes:
+            return
         self._verdicts.clear()
         for (family, table), routes in self._state.tables.items():
             if table in self._tables:
-                self._dirty[family].update(dict.fromkeys(routes.prefixes_over(changed)))
+                self._dirty[family].update(dict.fromkeys(routes.prefixes_over(ifindexes)))
 
     def take_changes(self) -> Changes:
         changes: Changes = {}

@@ -24,8 +24,8 @@ class NextHops:
         self._answers: dict[Address, Resolution] = {}
         self._scopes: dict[Address, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._answers)
+    def set_tables(self, tables: Sequence[int]) -> None:
+        self._tables = tables
 
     def track(self, address: Address) -> Resolution:
         """Answer and keep watching until `forget`; asking again changes nothing."""
