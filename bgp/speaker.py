@@ -236,8 +236,8 @@ class Speaker:
             router_id=self.config.router_id.packed,
             own_address=session.local_address,
             track=self._track,
-            is_own_address=self._is_own,
         )
+        self._mark_own()
         restart = negotiated.peer_restart
         lost = [f for f in FAMILIES if restart is None or f not in restart.forwarding or f not in negotiated.families]
         self._sweep(neighbour, lost, "the peer has not kept them")
@@ -463,7 +463,7 @@ class Speaker:
             if len(self._hops) >= self._hops_limit:
                 self._forget_hops()
             resolution = HERE if self._next_hops is None else self._next_hops.track(address)
-            state = self._hops[address] = HopState(address, resolution)
+            state = self._hops[address] = HopState(address, resolution, is_own=self._is_own(address))
         return state
 
     def _forget_hops(self) -> None:
@@ -498,13 +498,21 @@ class Speaker:
     def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
         if addresses == self._local_addresses:
             return
-        gone_or_new = addresses ^ self._local_addresses
         self._local_addresses = addresses
-        if any(address in self._hops for address in gone_or_new):
+        if self._mark_own():
             for neighbour in self.neighbours.values():
                 if neighbour.adj_rib_in is not None:
                     neighbour.adj_rib_in.again()
             self.transport.flush_soon()
+
+    def _mark_own(self) -> bool:
+        """Note which known next hops are our own; whether that changed for any."""
+        changed = False
+        for address, state in self._hops.items():
+            is_own = self._is_own(address)
+            changed = changed or is_own != state.is_own
+            state.is_own = is_own
+        return changed
 
     def fib_changed(
         self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
@@ -550,7 +558,7 @@ class Speaker:
         whole = {effect for change in changes if change.peer is None for effect in change.effects}
         for _, after, neighbours in kept:
             mine = [change for change in changes if change.peer == after.name]
-            effects = whole.union(*(change.effects for change in mine)) if mine else set(whole)
+            effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
             for neighbour in neighbours:
                 self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})
         self._originate(config)
@@ -691,9 +699,12 @@ class Speaker:
             if neighbour.range_name:
                 if neighbour.source.address == remote:
                     return neighbour
-            elif config.address is not None and config.address.packed == remote:
-                if not config.interface or not interface or config.interface == interface:
-                    return neighbour
+            elif (
+                config.address is not None
+                and config.address.packed == remote
+                and (not config.interface or not interface or config.interface == interface)
+            ):
+                return neighbour
         return None
 
     def _make_dynamic(self, remote: Address) -> Neighbour | None:
@@ -755,7 +766,8 @@ class Speaker:
         if negotiated is None:
             return
         if direction in ("in", "both"):
-            if not all([neighbour.peer.send_refresh(family, now) for family in negotiated.families]):
+            asked = [neighbour.peer.send_refresh(family, now) for family in negotiated.families]
+            if not all(asked):
                 self._import_again(neighbour, needs_refresh=False)
         if direction in ("out", "both"):
             self._send_table(neighbour, negotiated.families, say_end=False)

@@ -31,6 +31,7 @@ class SpeakerServer:
         self._dials: dict[Session, asyncio.Task[None]] = {}
         self._closing: set[Connection] = set()
         self._flush_pending = False
+        self._all_closed: asyncio.Event | None = None
         self._ticker: asyncio.Task[None] | None = None
         speaker.transport = self
 
@@ -51,9 +52,12 @@ class SpeakerServer:
             dial.cancel()
         for connection in list(self._connections.values()):
             connection.close(abort=False)
-        deadline = time.monotonic() + 2.5
-        while self._closing and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        if self._closing:
+            self._all_closed = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._all_closed.wait(), 2.5)
+            except TimeoutError:
+                pass  # they do not read
 
     async def reconfigure(self, config: SpeakerConfig) -> list[Change]:
         """Listening addresses first: if one cannot be had, OSError, and everything stays as it was."""
@@ -221,6 +225,8 @@ class SpeakerServer:
 
     def _gone(self, connection: Connection) -> None:
         self._closing.discard(connection)
+        if self._all_closed is not None and not self._closing:
+            self._all_closed.set()
         if self._connections.get(connection.session) is connection:
             del self._connections[connection.session]
 

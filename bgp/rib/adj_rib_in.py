@@ -20,7 +20,7 @@ from bgp.wire.update import ANNOUNCE, END_OF_RIB, WITHDRAW
 
 
 class AdjRibIn:
-    """`own_asns`: those that make a loop. `track`: next hop → its state. `is_own_address`: a next hop that is ourselves."""
+    """`own_asns`: those that make a loop. `track`: next hop → its state."""
 
     def __init__(
         self,
@@ -33,17 +33,15 @@ class AdjRibIn:
         router_id: bytes,
         own_address: Address,
         track: Callable[[Address], HopState],
-        is_own_address: Callable[[Address], bool],
     ) -> None:
         self.source = source
         self.policy = policy
         self._ribs = ribs
-        self._own_asns = own_asns
+        self._own_asns = [(asn, asn.to_bytes(4, "big")) for asn in own_asns]
         self.allowed_own_asn = allowed_own_asn
         self._router_id = router_id
         self._own_address = own_address
         self._track = track
-        self._is_own_address = is_own_address
 
     def take(self, changes: list[Any], end_of_rib: Callable[[Family], None]) -> None:
         """Route changes of bgp.wire.update, in wire order."""
@@ -77,7 +75,10 @@ class AdjRibIn:
         if known is None:
             candidate = self._candidate(attributes)
             known = attributes.imported = {}
-            if candidate.rejected or not policy.needs_prefix:
+            if candidate.rejected or policy.accepts_all:
+                attributes.imported = candidate
+                return [(candidate, nlris)]
+            if not policy.needs_prefix:
                 path = (
                     candidate
                     if candidate.rejected
@@ -97,21 +98,21 @@ class AdjRibIn:
 
     def _candidate(self, attributes: PathAttributes) -> Path:
         source = self.source
-        why = self._loop(attributes)
-        has_communities = attributes.seen >> 8 & 1
+        hop = self._track(attributes.next_hop)
+        why = self._loop(attributes, hop)
         if (
-            has_communities
+            rewrite.GRACEFUL_SHUTDOWN in attributes.block  # in C; the exact look is for those few
             and source.kind == "ebgp"
             and rewrite.has_community(attributes.fields.communities, rewrite.GRACEFUL_SHUTDOWN)
         ):
             lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", 0)  # RFC 8326 §4.3
-            return Path(source, lowered, self._track(lowered.next_hop), received=attributes, rejected=why)
-        return Path(source, attributes, self._track(attributes.next_hop), rejected=why)
+            return Path(source, lowered, hop, received=attributes, rejected=why)
+        return Path(source, attributes, hop, rejected=why)
 
-    def _loop(self, attributes: PathAttributes) -> str:
+    def _loop(self, attributes: PathAttributes, hop: HopState) -> str:
         """RFC 4271 §9.1.2 (AS loop), RFC 4456 §8, and a next hop that is ourselves (RFC 4271 §6.3)."""
-        for asn in self._own_asns:
-            if asn.to_bytes(4, "big") in attributes.block:  # in C; the exact count is for those few
+        for asn, octets in self._own_asns:
+            if octets in attributes.block:  # in C; the exact count is for those few
                 count = as_path.occurrences(attributes.fields.as_path, asn)
                 if count > self.allowed_own_asn:
                     return f"AS loop: own AS {asn} is in the path"
@@ -121,7 +122,7 @@ class AdjRibIn:
             clusters = attributes.fields.cluster_list
             if any(clusters[at : at + 4] == self._router_id for at in range(0, len(clusters), 4)):
                 return "own cluster in CLUSTER_LIST (RFC 4456 §8)"
-        if self._is_own_address(attributes.next_hop):
+        if hop.is_own:
             return "the next hop is one of our own addresses"
         return ""
 

@@ -14,11 +14,12 @@ HERE = Resolution(reachable=True)
 class HopState:
     """A next hop and what the kernel says of it. One object per address; the decision reads it, a change re-runs it."""
 
-    __slots__ = ("address", "resolution")
+    __slots__ = ("address", "is_own", "resolution")
 
-    def __init__(self, address: Address, resolution: Resolution) -> None:
+    def __init__(self, address: Address, resolution: Resolution, *, is_own: bool = False) -> None:
         self.address = address
         self.resolution = resolution
+        self.is_own = is_own  # one of our own addresses: such a route would loop
 
     @property
     def reachable(self) -> bool:

@@ -77,8 +77,15 @@ class UpdateGroup:
         self.rules = rules
         self.members: dict[Source, Member] = {}
         self._too_large = too_large
-        self._young: dict[tuple[Path, Family, RouteSetting | None], Block | None] = {}
-        self._old: dict[tuple[Path, Family, RouteSetting | None], Block | None] = {}
+        own = dict(rules.own_addresses)
+        self._own: dict[Family, Address] = {}
+        for family in rules.families:
+            other = next((address for kind, address in own.items() if kind is not family), b"")
+            self._own[family] = own.get(family) or (other if family in rules.extended_next_hop else b"")
+        self._local_pref = b"\x40\x05\x04" + rules.default_local_pref.to_bytes(4, "big")
+        # By (path, family, id of the setting, which lives as long as the policy); two generations bound it.
+        self._young: dict[tuple[Path, Family, int], Block | None] = {}
+        self._old: dict[tuple[Path, Family, int], Block | None] = {}
 
     # --- what may leave, and how ------------------------------------------------------------------------------------
 
@@ -97,23 +104,22 @@ class UpdateGroup:
     def _block(self, path: Path, family: Family, setting: RouteSetting | None) -> Block | None:
         if setting is None:
             return None
-        key = (path, family, setting)
-        block = self._young.get(key, False)
-        if block is False:
-            block = self._old.get(key, False)
-            if block is False:
-                block = self._made(path, family, setting)
-            if len(self._young) >= _CACHE_LIMIT:
-                self._old, self._young = self._young, {}
-            self._young[key] = block  # type: ignore[assignment]
-        return block  # type: ignore[return-value]
+        key = (path, family, id(setting))
+        young = self._young
+        if key in young:
+            return young[key]
+        block = self._old[key] if key in self._old else self._made(path, family, setting)
+        if len(young) >= _CACHE_LIMIT:
+            self._old, self._young = young, {}
+        self._young[key] = block
+        return block
 
     def _made(self, path: Path, family: Family, setting: RouteSetting) -> Block | None:
         rules, source = self.rules, path.source
         if source.kind == "ibgp" and not rules.is_ebgp:
             return None  # RFC 4271 §9.2: that is what reflectors are for
         attributes = path.attributes
-        if attributes.seen >> 8 & 1:
+        if b"\xff\xff\xff" in attributes.block:  # perhaps a well-known community (RFC 1997)
             communities = attributes.fields.communities
             if rewrite.has_community(communities, rewrite.NO_ADVERTISE):
                 return None
@@ -162,24 +168,22 @@ class UpdateGroup:
         at = 0
         while at < len(block) and block[at + 1] < 5:
             at += 4 + (block[at + 2] << 8 | block[at + 3]) if block[at] & 0x10 else 3 + block[at + 2]
-        return block[:at] + b"\x40\x05\x04" + rules.default_local_pref.to_bytes(4, "big") + block[at:], b""
+        return block[:at] + self._local_pref + block[at:], b""
 
     def _next_hop(self, path: Path, family: Family, setting: RouteSetting) -> Address:
         """Packed, or b'' if there is none that this peer could use."""
         rules = self.rules
-        own = dict(rules.own_addresses)
-        other = next((address for kind, address in own.items() if kind is not family), b"")
-        ours = own.get(family) or (other if family in rules.extended_next_hop else b"")
         wanted = setting.next_hop or rules.next_hop
         if isinstance(wanted, bytes):
             return wanted if self._usable(family, wanted) else b""
         if wanted == "auto":
             wanted = "self" if rules.is_ebgp else "keep"
-        kept = path.attributes.next_hop
-        if wanted == "keep" and not path.source.is_local and self._usable(family, kept):
-            # A link-local next hop means nothing beyond the link that it came from (RFC 2545 §3).
-            return kept[:16]
-        return ours
+        if wanted == "keep" and not path.source.is_local:
+            kept = path.attributes.next_hop
+            if self._usable(family, kept):
+                # A link-local next hop means nothing beyond the link that it came from (RFC 2545 §3).
+                return kept[:16]
+        return self._own[family]
 
     def _usable(self, family: Family, next_hop: Address) -> bool:
         if next_hop[:2] == b"\xfe\x80":

@@ -158,7 +158,7 @@ def merge(wide: bytes, as4: bytes) -> bytes:
 
 def text(value: bytes) -> str:
     """As routers print it: `65001 65002 {65003,65004} (64512)`."""
-    words = []
+    words: list[str] = []
     for kind, numbers in segments(value):
         if kind == AS_SEQUENCE:
             words.extend(str(asn) for asn in numbers)

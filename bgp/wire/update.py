@@ -259,7 +259,7 @@ class UpdateParser:
         if family is None:
             self.ignored_families += 1
             return None, b"", []
-        allowed = (4,) if family is IPV4 else (16, 32)
+        allowed: tuple[int, ...] = (4,) if family is IPV4 else (16, 32)
         if family in self.extended_next_hop:
             allowed = (4, 16, 32)
         if octets not in allowed:
