@@ -113,7 +113,6 @@ def withdrawal_spreads(world: World) -> tuple[str, dict[str, Any]]:
     if any(replies.values()):
         raise Failed(f"{gone.name} was taken away and still answers")
     world.put_back(gone)
-    world.prober.open(gone, world.run.namespaces[gone.name])
     began = time.monotonic()
     _wait_for_kernels(world, f"{gone.name} came back")
     back_s = time.monotonic() - began
@@ -129,60 +128,69 @@ def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
     (the first in the neighbours' kernels, RFC 4724 §4.2; the second in its own, left by the process that died).
     """
     victim, other = world.plan.nodes[0], world.plan.nodes[1]
-    daemon = world.daemons[victim.name]
-    own_gone, other_gone = victim.workloads[1], other.workloads[1]
+    gone = (victim.workloads[1], other.workloads[1])
     watches = {r.name: DeletionWatch(world.run.namespaces[r.name]) for r in world.plan.routers}
     stream = Stream(world.prober, _paths_through(world, victim, other))
     stream.start()
     try:
         before = set(bgp_routes(world.run.namespaces[victim.name]))
-        daemon.kill()
-        wait_until(lambda: world.daemons[other.name].sessions().get(victim.name) != "Established", 5)
-        world.take_away(own_gone)
-        world.take_away(other_gone)
-        third = world.plan.nodes[-1] if len(world.plan.nodes) > 2 else world.plan.tor
-        wait_until(lambda: not _has_any(world, third, other_gone), 5)
-        time.sleep(DOWN_S)
+        _kill_and_change(world, victim, gone)
         stood = len(before & set(bgp_routes(world.run.namespaces[victim.name])))
         stale = sum(len(state.stale) for state in world.kernels().values())
-        began = time.monotonic()
-        daemon.start()
-        sessions_established(world)
-        up_s = time.monotonic() - began
-        _wait_for_kernels(world, f"{victim.name} came back", SESSIONS_TIMEOUT_S)
-        converged_s = time.monotonic() - began
+        up_s, converged_s = _restart(world, victim)
     finally:
         losses = stream.stop()
         deleted = {name: watch.deleted() for name, watch in watches.items()}
         for watch in watches.values():
             watch.close()
-    wanted_gone = {*own_gone.prefixes, *other_gone.prefixes}
+    wanted_gone = {prefix for workload in gone for prefix in workload.prefixes}
     lost = [f"{r.prefix} from {at}" for at, routes in deleted.items() for r in routes if r.prefix not in wanted_gone]
-    for workload in (own_gone, other_gone):
+    if stood < len(before) or lost or losses.lost:
+        raise Failed(
+            f"{stood} of {len(before)} routes stood while it was dead; taken out at the restart: "
+            f"{', '.join(lost) or 'none'}; {losses.lost} of {losses.sent} packets lost {losses.per_pair or ''}"
+        )
+    for workload in gone:
         world.put_back(workload)
-        world.prober.open(workload, world.run.namespaces[workload.name])
+    _wait_for_kernels(world, "both workloads came back")
     figures = {
         "packets_sent": losses.sent,
         "packets_lost": losses.lost,
         "longest_gap_ms": round(losses.longest_gap_s * 1000, 1),
         "routes_lost": len(lost),
         "stale_routes_before_restart": stale,
-        "stale_routes_left": 0,  # _wait_for_kernels has seen to it
+        "stale_routes_left": 0,  # _restart has waited for it
         "sessions_back_s": round(up_s, 2),
         "converged_s": round(converged_s, 2),
     }
-    if stood < len(before) or lost or losses.lost:
-        raise Failed(
-            f"{stood} of {len(before)} routes stood while it was dead; taken out at the restart: "
-            f"{', '.join(lost) or 'none'}; {losses.lost} of {losses.sent} packets lost {losses.per_pair or ''}"
-        )
-    _wait_for_kernels(world, "both workloads came back")
     text = (
         f"{losses.sent} packets sent meanwhile, 0 lost; 0 of {len(before)} routes lost; "
         f"{stale} stale in all kernels before the restart, 0 after; "
-        f"sessions back {up_s:.1f} s and converged {converged_s:.1f} s after the restart"
+        f"sessions back {up_s:.1f} s and converged {converged_s:.1f} s after it"
     )
     return text, figures
+
+
+def _kill_and_change(world: World, victim: Router, gone: tuple[Workload, Workload]) -> None:
+    """Returns when the others have noticed both the death and what changed since, and DOWN_S later."""
+    world.daemons[victim.name].kill()
+    other = world.home_of(gone[1])
+    wait_until(lambda: world.daemons[other.name].sessions().get(victim.name) != "Established", 5)
+    for workload in gone:
+        world.take_away(workload)
+    third = world.plan.nodes[-1] if len(world.plan.nodes) > 2 else world.plan.tor
+    wait_until(lambda: not _has_any(world, third, gone[1]), 5)
+    time.sleep(DOWN_S)
+
+
+def _restart(world: World, victim: Router) -> tuple[float, float]:
+    """Seconds until all sessions stood again, and until every kernel was right."""
+    began = time.monotonic()
+    world.daemons[victim.name].start()
+    sessions_established(world)
+    up_s = time.monotonic() - began
+    _wait_for_kernels(world, f"{victim.name} came back", SESSIONS_TIMEOUT_S)
+    return up_s, time.monotonic() - began
 
 
 def stops_cleanly(world: World) -> tuple[str, dict[str, Any]]:

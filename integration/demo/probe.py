@@ -53,7 +53,10 @@ class Prober:
             opened.close()
 
     def open(self, workload: Workload, namespace: Namespace) -> None:
+        """Also again, when its addresses have been away: a socket stays bound to what is no more."""
         for address in workload.addresses:
+            if before := self._sockets.pop((workload.name, address.version), None):
+                before.close()
             self._sockets[workload.name, address.version] = namespace.run(lambda at=address: _open(at))  # type: ignore[misc]
 
     def ping(self, pairs: Iterable[Pair], timeout_s: float = 1.0) -> dict[Pair, Reply | None]:

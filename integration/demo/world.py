@@ -65,6 +65,7 @@ class World:
 
     def put_back(self, workload: Workload) -> None:
         add_workload(self.home_of(workload), workload, self.run)
+        self.prober.open(workload, self.run.namespaces[workload.name])
         self.absent.discard(workload)
 
     @property
