@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 from bgp.config import ACCEPT_ALL, REJECT_ALL, Policy, PolicyRule, PrefixMatch, RouteSetting
@@ -23,29 +24,41 @@ def compile_policy(
     """Make a policy ready for the sessions of one peer.
 
     None is no policy: an iBGP peer gives and takes all; an eBGP peer nothing (RFC 8212), unless `ebgp_requires_policy`
-    is off.
+    is off. Equal arguments give one and the same object, so callers may compare by identity.
     """
     if policy is None:
-        if is_ebgp and ebgp_requires_policy:
-            subject = f"eBGP without {direction} policy (RFC 8212: nothing passes)"
-            return CompiledPolicy(REJECT_ALL, is_ebgp=True, subject=subject)
-        kind = "eBGP" if is_ebgp else "iBGP"
-        subject = f"{kind} without {direction} policy (all passes)"
-        return CompiledPolicy(ACCEPT_ALL, is_ebgp=is_ebgp, subject=subject)
+        return _no_policy(direction, is_ebgp, is_ebgp and ebgp_requires_policy)
     key = (id(policy), direction, is_ebgp)
-    found = _recent.get(key)
-    if found is None or found.policy is not policy:
-        if len(_recent) >= _RECENT_LIMIT:
-            _recent.clear()
-        found = _recent[key] = CompiledPolicy(policy, is_ebgp=is_ebgp, subject=f"the {direction} policy")
-    return found
+    known = _by_identity.get(key)
+    if known is not None and known[0] is policy:
+        return known[1]
+    labels = (policy.label, *(rule.label for rule in policy.rules))
+    compiled = _compiled(policy, labels, direction, is_ebgp)
+    if len(_by_identity) >= _REMEMBERED:
+        _by_identity.clear()
+    _by_identity[key] = policy, compiled
+    return compiled
 
 
-# A thousand peers may name one policy, and a dynamic peer may come back every second: each policy object is compiled
-# once. By identity, as hashing ten thousand rules costs as much as compiling them; what is kept here keeps its policy,
-# so no other can have its id.
-_recent: dict[tuple[int, Direction, bool], CompiledPolicy] = {}
-_RECENT_LIMIT = 512
+# Equal policies, also of an earlier configuration, are one object: peers are grouped by the identity of their export
+# policy, thousands may share one, and a dynamic peer may come back every second. Labels count, explain() shows them.
+# By identity first, for hashing ten thousand rules costs as much as compiling them.
+_REMEMBERED = 512
+_by_identity: dict[tuple[int, Direction, bool], tuple[Policy, CompiledPolicy]] = {}
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _compiled(policy: Policy, labels: tuple[str, ...], direction: Direction, is_ebgp: bool) -> CompiledPolicy:
+    del labels  # part of the key, which a policy's own comparison leaves out
+    return CompiledPolicy(policy, is_ebgp=is_ebgp, subject=f"the {direction} policy")
+
+
+@lru_cache
+def _no_policy(direction: Direction, is_ebgp: bool, is_closed: bool) -> CompiledPolicy:
+    kind = f"{'eBGP' if is_ebgp else 'iBGP'} without {direction} policy"
+    if is_closed:
+        return CompiledPolicy(REJECT_ALL, is_ebgp=is_ebgp, subject=f"{kind} (RFC 8212: nothing passes)")
+    return CompiledPolicy(ACCEPT_ALL, is_ebgp=is_ebgp, subject=f"{kind} (all passes)")
 
 
 class CompiledPolicy:

@@ -152,15 +152,21 @@ def policy(node: Node) -> Policy:
     if isinstance(node.value, str):
         return _named(node)
     if isinstance(node.value, dict):
-        return _policy(node, node.field)
+        return _policy(node, _label_in_place(node))
     items = node.expect(list, "accept, reject, the name of a policy, names, or rules")
     if not items:
         node.refuse('an empty array decides nothing; allowed: "reject", "accept", names or rules')
     if all(isinstance(item, dict) for item in items):
-        return Policy(rules=_labelled(_rules(node), node.field), label=node.field)
+        label = _label_in_place(node)
+        return Policy(rules=_labelled(_rules(node), label), label=label)
     if not all(isinstance(item, str) for item in items):
         node.refuse("names and rules do not mix; allowed: only names or only rules")
     return _composed(node)
+
+
+def _label_in_place(node: Node) -> str:
+    """Without the peer's name: peers that are given the same rules are to share one policy."""
+    return f"the peer's {node.path[-1]}"
 
 
 def _named(node: Node) -> Policy:

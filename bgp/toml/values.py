@@ -153,10 +153,11 @@ def list_of(reader: Reader[T], *, may_be_empty: bool = False, may_repeat: bool =
         for at in range(len(node.value)):
             try:
                 item = reader(node.child(at))
-                if not may_repeat and item in seen:
-                    node.child(at).refuse(f"{shown(node.value[at])} is there twice")
                 items.append(item)
-                seen.add(item)
+                if not may_repeat:  # only then: a rule or a policy is slow to hash
+                    if item in seen:
+                        node.child(at).refuse(f"{shown(node.value[at])} is there twice")
+                    seen.add(item)
             except Refused:
                 is_refused = True
         if is_refused:

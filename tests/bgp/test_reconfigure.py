@@ -134,6 +134,26 @@ def test_a_policy_never_resets_a_session() -> None:
     assert (changes[0].old, changes[0].new) == ("a (1 rule, then reject)", "a (1 rule, then reject) (changed)")
 
 
+def test_a_policy_that_thousands_share_is_compared_once() -> None:
+    class Watched(tuple[PolicyRule, ...]):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Watched.compared += 1
+            return tuple.__eq__(self, other)
+
+        __hash__ = tuple.__hash__
+
+    old, new = (Policy(rules=Watched([PolicyRule(action="accept")])) for _ in range(2))
+    peers = [peer(f"p{number}", f"192.0.2.{number}") for number in range(200)]
+    changes = differences(
+        speaker(*(dataclasses.replace(each, import_policy=old) for each in peers)),
+        speaker(*(dataclasses.replace(each, import_policy=new) for each in peers)),
+    )
+    assert changes == []
+    assert Watched.compared <= 2
+
+
 def test_a_policy_under_another_name_is_the_same_policy() -> None:
     rule = PolicyRule(action="accept", label="rule 1 of a")
     old = peer(import_policy=Policy(rules=(rule,), label="a"))

@@ -123,13 +123,20 @@ def test_named_policies_fall_through_and_the_last_has_the_last_word(
     assert (policy.default, policy.label) == (default, label)
 
 
+def test_peers_that_name_the_same_policies_share_one_object() -> None:
+    peers = "".join(f'[[peer]]\naddress = "192.0.2.{n}"\nasn = 1\nimport = ["a", "b"]\nexport = "a"\n' for n in (1, 2))
+    first, second = speaker_with(POLICIES + peers).peers
+    assert first.import_policy is second.import_policy
+    assert first.export_policy is second.export_policy
+
+
 def test_rules_know_where_they_were_written() -> None:
     policy = peer_with('import = ["a", "b"]', before=POLICIES).import_policy
     assert policy is not None
     assert [rule.label for rule in policy.rules] == ["rule 1 of a", "rule 1 of b", "rule 2 of b"]
     inline = peer_with('export = [{ action = "accept" }]').export_policy
     assert inline is not None
-    assert inline.rules[0].label == "rule 1 of peer[p].export"
+    assert inline.rules[0].label == "rule 1 of the peer's export"
 
 
 @pytest.mark.parametrize(

@@ -218,3 +218,25 @@ def test_ten_thousand_rules_cost_a_prefix_no_more_than_its_lengths() -> None:
     groups = policy.judge_all(Route(), IPV4, [nlri(f"10.1.{low}.0/24") for low in range(256)])
     assert sum(len(group) for _, group in groups) == 256
     assert len(groups) == 251
+
+
+def test_equal_policies_are_compiled_to_one_object_per_kind_of_session() -> None:
+    def made(label: str = "") -> Policy:
+        return Policy(rules=(reject(peer_type="ibgp", label=label),), default="accept")
+
+    policy = made()
+    first = compile_policy(policy, direction="import", is_ebgp=True)
+    assert compile_policy(policy, direction="import", is_ebgp=True) is first
+    assert compile_policy(made(), direction="import", is_ebgp=True) is first, "after a reload, say"
+    inner = compile_policy(policy, direction="import", is_ebgp=False)
+    assert (first.accepts_all, inner.rejects_all) == (True, True)
+    assert compile_policy(made("rule 1 of b"), direction="import", is_ebgp=True) is not first, "it explains differently"
+    none = compile_policy(None, direction="export", is_ebgp=True)
+    assert compile_policy(None, direction="export", is_ebgp=True) is none
+    assert compile_policy(None, direction="export", is_ebgp=True, ebgp_requires_policy=False) is not none
+
+
+def test_no_policy_is_taken_for_another_however_many_there_are() -> None:
+    for number in range(2000):  # more than are remembered
+        policy = Policy(rules=(accept(local_pref=number),))
+        assert compile_policy(policy, direction="import", is_ebgp=True).policy == policy
