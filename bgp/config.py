@@ -1,6 +1,6 @@
-"""The configuration of one router, typed and frozen. `bgp/toml.py` reads it from a file; later, resources become the same.
+"""The configuration of one router, typed and frozen. `bgp.toml` reads it from a file; later, resources become the same.
 
-Frozen and hashable throughout: live reconfiguration is a comparison of two values (`bgp/speaker.py`).
+Frozen and hashable throughout: live reconfiguration is a comparison of two values (`bgp/reconfigure.py`).
 """
 
 from __future__ import annotations
