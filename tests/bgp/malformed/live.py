@@ -309,6 +309,11 @@ class LiveSpeaker:
             self.healthy.read_until(lambda mark=mark: mark in self.healthy.routes)  # type: ignore[misc]
         return True
 
+    def settle_without(self, nlri: bytes) -> bool:
+        """The router is gone: the healthy session must hear that its route is, too."""
+        self.healthy.read_until(lambda: nlri not in self.healthy.routes)
+        return True
+
     def _knows(self, nlri: bytes) -> bool:
         from bgp.families import IPV4
 
