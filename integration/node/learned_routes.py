@@ -15,6 +15,7 @@ FAMILY_OF = {AF_INET: IPV4, AF_INET6: IPV6}
 Changes = dict[Family, tuple[list[tuple[Nlri, LearnedRoute]], list[Nlri]]]
 _Verdicts = tuple[tuple[IPNetwork | None, bool], ...]
 _VERDICT_BOUND = 8192
+_LOOPBACK = b"\x80" + bytes(15) + b"\1"  # ::1/128
 
 
 class LearnedRoutes:
@@ -155,4 +156,6 @@ def _never_leaves(family: int, prefix: Nlri) -> bool:
     if family == AF_INET:
         return prefix[0] >= 4 and (prefix[1] == 127 or prefix[1] >= 224 or prefix[1:3] == b"\xa9\xfe")
     first = prefix[1]
+    if prefix == _LOOPBACK:
+        return True
     return (first == 0xFF and prefix[0] >= 8) or (prefix[0] >= 10 and first == 0xFE and prefix[2] & 0xC0 == 0x80)
