@@ -17,7 +17,6 @@ from bgp import views
 from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
 from bgp.neighbour import Neighbour
-from bgp.policy.compiled import CompiledPolicy
 from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
@@ -76,7 +75,6 @@ class Speaker:
         self.neighbours: dict[str, Neighbour] = {}
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
-        self._policies: dict[tuple[object, bool, str], CompiledPolicy] = {}
         self._hops: dict[Address, HopState] = {}
         self._hops_limit = _HOPS_KEPT
         self._local_addresses: frozenset[Address] = frozenset()
@@ -272,7 +270,7 @@ class Speaker:
             extended_next_hop=negotiated.extended_next_hop,
             next_hop=neighbour.config.next_hop,
             own_addresses=tuple(addresses.items()),
-            policy=self._shared_policy(neighbour),
+            policy=neighbour.export_policy,
             graceful_shutdown=neighbour.config.graceful_shutdown,
             default_local_pref=self.config.default_local_pref,
         )
@@ -284,20 +282,12 @@ class Speaker:
         neighbour.group = group
         return group
 
-    def _shared_policy(self, neighbour: Neighbour) -> CompiledPolicy:
-        """Equal policies are one object, so that their peers share a group."""
-        policy = neighbour.export_policy
-        key = (policy.policy, neighbour.is_ebgp, "export")
-        return self._policies.setdefault(key, policy)
-
     def _leave(self, neighbour: Neighbour) -> None:
         group, neighbour.group, neighbour.member = neighbour.group, None, None
         if group is not None:
             group.members.pop(neighbour.source, None)
             if not group.members:
                 self.groups.pop(group.rules, None)
-                used = {id(other.rules.policy) for other in self.groups.values()}
-                self._policies = {key: policy for key, policy in self._policies.items() if id(policy) in used}
 
     def _too_large(self, path: Path) -> None:
         self._events.event("route_too_large", peer=path.source.name, octets=len(path.attributes.block))
@@ -555,9 +545,12 @@ class Speaker:
         for _, after, neighbours in kept:
             for neighbour in neighbours:
                 self._rename(neighbour, after)
+        by_peer: dict[str | None, list[Change]] = {}
+        for change in changes:
+            by_peer.setdefault(change.peer, []).append(change)
         whole = {effect for change in changes if change.peer is None for effect in change.effects}
         for _, after, neighbours in kept:
-            mine = [change for change in changes if change.peer == after.name]
+            mine = by_peer.get(after.name, [])
             effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
             for neighbour in neighbours:
                 self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})

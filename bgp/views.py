@@ -206,7 +206,7 @@ def _destination(speaker: Speaker, family: Family, nlri: Nlri, peer: str | None,
         if nlri in neighbour.source.rejected[family]
     ]
     best = best_of(value)
-    shown = [path for path in (*paths, *refused)]
+    shown = [*paths, *refused]
     if which == "best":
         shown = [best] if best is not None else []
     if peer is not None:

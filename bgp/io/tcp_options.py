@@ -80,7 +80,7 @@ def _is_inside(address: Address, network: Address, bits: int) -> bool:
 
 def interface_addresses() -> list[tuple[int, Address, int]]:
     """(interface index, address, prefix length) of this network namespace; empty if the kernel does not say."""
-    found = []
+    found: list[tuple[int, Address, int]] = []
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
             netlink.settimeout(1.0)

@@ -26,7 +26,7 @@ _CHUNK_OCTETS = 1 << 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRules:
-    """All that decides what a peer is told. Equal rules, same group. `policy` compares by identity."""
+    """All that decides what a peer is told. Equal rules, same group. Equal policies are one object, compiled."""
 
     is_ebgp: bool
     local_asn: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgp.session.fsm import Action, Event, State
 from bgp.session.negotiation import Negotiated
-from bgp.session.outputs import OpenConnection, RefreshReceived, RouteChanges
+from bgp.session.outputs import OpenConnection, RouteChanges
 from bgp.session.settings import LARGE_HOLD_TIME_S
 from bgp.wire import framing
 from bgp.wire.framing import HEADER_OCTETS, MAX_OCTETS
@@ -154,7 +154,7 @@ def take_refresh(session: Session, happened: Occurrence) -> None:
         and session.negotiated
         and family in session.negotiated.families
     ):
-        session.emit(RefreshReceived(session, family))
+        session.refresh(family, happened.now)
 
 
 def stop_by_hand(session: Session, happened: Occurrence) -> None:

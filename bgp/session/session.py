@@ -16,7 +16,7 @@ from bgp.families import Address, Family
 from bgp.session.actions import ACTIONS, Occurrence
 from bgp.session.fsm import TRANSITIONS, Event, State
 from bgp.session.negotiation import Negotiated, negotiate
-from bgp.session.outputs import CloseConnection, Output, RouteChanges, SendBytes, Told
+from bgp.session.outputs import CloseConnection, Output, RefreshReceived, RouteChanges, SendBytes, Told
 from bgp.session.owner import Ended, MakeParser, OnMalformed, SessionOwner, UpdateParserProtocol
 from bgp.session.settings import LARGE_HOLD_TIME_S, SessionSettings
 from bgp.session.timers import Timers
@@ -41,6 +41,7 @@ __all__ = ["Ended", "MakeParser", "OnMalformed", "Session", "SessionOwner", "Upd
 
 _LEAST_SEND_HOLD_S = 480.0  # RFC 9687 §4.1
 _LEAST_KEEPALIVE_S = 1.0  # RFC 4271 §4.4
+_LEAST_REFRESH_S = 1.0  # a request costs its sender 23 octets and us a table
 _MESSAGE_EVENTS = {
     framing.OPEN: Event.OPEN,
     framing.UPDATE: Event.UPDATE,
@@ -85,6 +86,8 @@ class Session:
         self._sent = sent
         self._received = received
         self._rest = b""
+        self._refreshed_at: dict[Family, float] = {}
+        self._refresh_owed: set[Family] = set()
         self._now = 0.0
         self.max_receive_octets = MAX_OCTETS
 
@@ -255,6 +258,22 @@ class Session:
         """The parser met what RFC 7606 heals."""
         self.owner.malformed(framing.message(framing.UPDATE, body), text, verdict, self._now)
 
+    def refresh(self, family: Family, now: float) -> None:
+        """The peer wants a family again: at once, or a second after the last time, once for all that it asked since."""
+        due = self._refreshed_at.get(family, -math.inf) + _LEAST_REFRESH_S
+        if now >= due:
+            self._refreshed_at[family] = now
+            self.emit(RefreshReceived(self, family))
+            return
+        self._refresh_owed.add(family)
+        if not self.timers.is_running("refresh"):
+            self.timers.start("refresh", due, 0.0)
+
+    def _refresh_owed_families(self, now: float) -> None:
+        owed, self._refresh_owed = self._refresh_owed, set()
+        for family in owed:
+            self.refresh(family, now)
+
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def update_sent(self, count: int, now: float) -> None:
@@ -310,7 +329,9 @@ class Session:
             self._expired(name, now)
 
     def _expired(self, name: str, now: float) -> None:
-        if name == "hold":
+        if name == "refresh":
+            self._refresh_owed_families(now)
+        elif name == "hold":
             # In OpenSent it is the large one, for the OPEN.
             waited = self.negotiated.hold_time_s if self.negotiated else LARGE_HOLD_TIME_S
             self.fire(

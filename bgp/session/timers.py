@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-Name = Literal["hold", "send_hold", "delay_open", "connect_retry", "keepalive"]
+Name = Literal["hold", "send_hold", "delay_open", "connect_retry", "keepalive", "refresh"]
 _LEAST_JITTER = 0.75  # RFC 4271 §10
 
 

@@ -1,0 +1,106 @@
+"""The numbered steps: who wins, and why the others lost."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgp.config import RouteSource
+from bgp.ports import Resolution
+from bgp.rib.decision import equal_cost, explain, order
+from bgp.rib.path import HopState, Path, Source
+from bgp.wire import as_path
+from bgp.wire.attributes import from_values
+
+
+def path(
+    name: str,
+    *,
+    kind: RouteSource = "ebgp",
+    local_pref: int = 100,
+    asns: tuple[int, ...] = (65001, 65002),
+    origin: int = 0,
+    med: int = 0,
+    metric: int = 0,
+    reachable: bool = True,
+    router_id: int = 1,
+    clusters: int = 0,
+    address: int = 1,
+) -> Path:
+    values = {
+        1: bytes([origin]),
+        2: as_path.join([(2, asns)]) if asns else b"",
+        4: med.to_bytes(4, "big"),
+        5: local_pref.to_bytes(4, "big"),
+    }
+    if clusters:
+        values[10] = bytes(4 * clusters)
+    hop = HopState(b"\1\2\3\4", Resolution(reachable=reachable, metric=metric))
+    source = Source(name, kind, bytes([10, 0, 0, address]), bytes([1, 1, 1, router_id]))
+    return Path(source, from_values(values, b"\1\2\3\4"), hop)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "step"),
+    [
+        ({}, {"reachable": False, "local_pref": 900}, "step 1"),
+        ({"kind": "kernel"}, {"local_pref": 900}, "step 2"),
+        ({"local_pref": 200}, {"asns": (65001,)}, "step 3"),
+        ({"asns": (65001,)}, {"origin": 0, "med": 0}, "step 4a"),
+        ({"origin": 0, "med": 9}, {"origin": 2}, "step 4b"),
+        ({"med": 1, "kind": "ibgp"}, {"med": 2}, "step 4c"),
+        ({"metric": 9}, {"kind": "ibgp"}, "step 4d"),
+        ({"metric": 1, "router_id": 9}, {"metric": 2}, "step 4e"),
+        ({"router_id": 1, "address": 9}, {"router_id": 2}, "step 4f,"),
+        ({"clusters": 1, "address": 9}, {"clusters": 2}, "step 4f',"),
+        ({"address": 1}, {"address": 2}, "step 4g"),
+    ],
+)
+def test_each_step_decides_and_is_named(better: dict[str, object], worse: dict[str, object], step: str) -> None:
+    winner, loser = path("a", **better), path("b", **worse)  # type: ignore[arg-type]
+    for paths in ((winner, loser), (loser, winner)):
+        assert order(paths)[0] is winner
+        reasons = explain(paths)
+        assert step in reasons[id(loser)]
+        assert reasons[id(winner)].startswith("best")
+
+
+def test_med_is_compared_within_a_neighbouring_as_whatever_the_order() -> None:
+    a = path("a", asns=(1, 9), med=10, router_id=3)
+    b = path("b", asns=(2, 9), med=5, router_id=2)
+    c = path("c", asns=(1, 9), med=20, router_id=1)
+    for some in itertools.permutations((a, b, c)):
+        assert order(some)[0] is b
+
+
+attributes = st.builds(
+    path,
+    st.sampled_from("abcdef"),
+    kind=st.sampled_from(["ebgp", "ibgp"]),
+    asns=st.sampled_from([(1, 2), (2, 3), (1,)]),
+    med=st.integers(0, 2),
+    metric=st.integers(0, 1),
+    router_id=st.integers(1, 3),
+    reachable=st.booleans(),
+    address=st.integers(1, 9),
+)
+
+
+@given(st.lists(attributes, min_size=1, max_size=5, unique_by=lambda p: p.source.name), st.randoms())
+def test_the_choice_does_not_depend_on_the_order_of_arrival(paths: list[Path], shuffle: object) -> None:
+    best = order(tuple(paths))[0]
+    shuffle.shuffle(paths)  # type: ignore[attr-defined]
+    assert order(tuple(paths))[0] is best
+    reasons = explain(tuple(paths))
+    assert set(reasons) == {id(item) for item in paths}
+    assert not reasons[id(best)].startswith("lost")
+
+
+def test_equal_cost_paths_share_up_to_the_limit() -> None:
+    paths = order(tuple(path(str(n), router_id=n, address=n, asns=(65000 + n, 9)) for n in range(1, 6)))
+    assert len(equal_cost(paths, 3, 1)) == 3
+    assert len(equal_cost(paths, 1, 8)) == 1
+    assert len(equal_cost((*paths, path("far", metric=5)), 9, 1)) == 5

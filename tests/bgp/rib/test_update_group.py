@@ -1,0 +1,171 @@
+"""Members of a group end up knowing exactly the best paths that are not their own, whatever happened in which order."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bgp.config import ACCEPT_ALL, Policy, PolicyRule, PrefixMatch, RouteSetting
+from bgp.families import FAMILIES, IPV4, Nlri, network_of, parse_prefix
+from bgp.policy.compiled import compile_policy
+from bgp.ports import Resolution
+from bgp.rib.decision import order
+from bgp.rib.loc_rib import LocRib
+from bgp.rib.path import HopState, Path, Source, best_of, paths_of
+from bgp.rib.update_group import Buffer, ExportRules, Member, UpdateGroup
+from bgp.wire import as_path
+from bgp.wire.attributes import build
+from bgp.wire.update import ANNOUNCE, RouteChange, UpdateParser
+
+PREFIXES = [parse_prefix(f"10.0.{number}.0/24")[1] for number in range(6)]
+OWN = b"\xc0\0\2\xfe"
+ONLY_EVEN = Policy(
+    default="reject",
+    rules=tuple(
+        PolicyRule(
+            prefixes=(PrefixMatch(network=network_of(IPV4, nlri), minimum_bits=24, maximum_bits=24),),
+            action="accept",
+            setting=RouteSetting(med=number),
+        )
+        for number, nlri in enumerate(PREFIXES)
+        if number % 2 == 0
+    ),
+)
+
+
+class Listener:
+    """A peer's side: what it has been told, as an UPDATE parser reads it."""
+
+    def __init__(self, source: Source) -> None:
+        self.known: dict[Nlri, tuple[str, int | None]] = {}
+        self._parser = UpdateParser(families=FAMILIES, is_ebgp=True)
+        self.member = Member(source, self._hear)
+
+    def _hear(self, buffers: list[Buffer], count: int) -> None:
+        data = b"".join(buffers)
+        at = seen = 0
+        changes: list[RouteChange] = []
+        while at < len(data):
+            end = at + int.from_bytes(data[at + 16 : at + 18], "big")
+            self._parser.parse(data, at + 19, end, changes)
+            at, seen = end, seen + 1
+        assert seen == count
+        for kind, _, nlris, attributes in changes:
+            for nlri in nlris:
+                if kind == ANNOUNCE and attributes is not None:
+                    self.known[nlri] = (as_path.text(attributes.fields.as_path), attributes.fields.med)
+                else:
+                    assert nlri in self.known, "a withdrawal of what was never told"
+                    del self.known[nlri]
+
+
+def group_of(policy: Policy) -> UpdateGroup:
+    rules = ExportRules(
+        is_ebgp=True,
+        local_asn=64512,
+        families=FAMILIES,
+        four_octet_asn=True,
+        max_octets=4096,
+        extended_next_hop=frozenset(),
+        next_hop="auto",
+        own_addresses=((IPV4, OWN),),
+        policy=compile_policy(policy, direction="export", is_ebgp=True),
+        graceful_shutdown=False,
+        default_local_pref=100,
+    )
+    return UpdateGroup(rules, lambda path: None)
+
+
+def source(number: int) -> Source:
+    return Source(f"peer{number}", "ebgp", bytes([192, 0, 2, number + 1]), bytes([10, 0, 0, number + 1]))
+
+
+def path_of(origin: Source, length: int, hop: HopState) -> Path:
+    value = as_path.join([(2, (65000 + origin.address[3], *range(1, length + 1)))])
+    return Path(origin, build(next_hop=hop.address, as_path=value), hop)
+
+
+def expected(rib: LocRib, member: Source, policy: Policy) -> dict[Nlri, tuple[str, int | None]]:
+    told: dict[Nlri, tuple[str, int | None]] = {}
+    for nlri, value in rib.table.items():
+        best = best_of(value)
+        if best is None or best.source is member:
+            continue
+        med = None
+        if policy is ONLY_EVEN:
+            if PREFIXES.index(nlri) % 2:
+                continue
+            med = PREFIXES.index(nlri)
+        told[nlri] = ("64512 " + as_path.text(best.attributes.fields.as_path), med)
+    return told
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("announce"), st.integers(0, 2), st.integers(0, 3), st.lists(st.sampled_from(PREFIXES), min_size=1)
+        ),
+        st.tuples(st.just("withdraw"), st.integers(0, 2), st.just(0), st.lists(st.sampled_from(PREFIXES), min_size=1)),
+        st.tuples(st.just("gone"), st.integers(0, 2), st.just(0), st.just([])),
+        st.tuples(st.just("hop"), st.integers(0, 2), st.integers(0, 1), st.just([])),
+        st.tuples(st.just("flush"), st.just(0), st.just(0), st.just([])),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300)
+@given(steps, st.sampled_from([ACCEPT_ALL, ONLY_EVEN]), st.integers(1, 3))
+def test_members_know_the_best_paths_of_others(
+    some: list[tuple[str, int, int, list[Nlri]]], policy: Policy, member_count: int
+) -> None:
+    rib, group = LocRib(IPV4), group_of(policy)
+    sources = [source(number) for number in range(3)]
+    hops = [HopState(s.address, Resolution(reachable=True)) for s in sources]
+    listeners = [Listener(s) for s in sources[:member_count]]
+    for listener in listeners:
+        group.members[listener.member.source] = listener.member
+    for what, number, argument, nlris in (*some, ("flush", 0, 0, [])):
+        who = sources[number]
+        if what == "announce":
+            rib.announce(path_of(who, argument, hops[number]), nlris)
+        elif what == "withdraw":
+            rib.withdraw(who, nlris)
+        elif what == "gone":
+            rib.remove_where(lambda path, who=who: path.source is who)  # type: ignore[misc]
+        elif what == "hop":
+            before = rib.using({hops[number]})
+            hops[number].resolution = Resolution(reachable=bool(argument))
+            rib.decide_again(before)
+        else:
+            group.flush(IPV4, rib.take_log())
+            for listener in listeners:
+                assert listener.known == expected(rib, listener.member.source, policy)
+    for who in sources:
+        held = [path for value in rib.table.values() for path in paths_of(value) if path.source is who]
+        assert who.accepted[IPV4] == len(held)
+    for value in rib.table.values():
+        best = best_of(value)
+        assert best is (best_of(order(paths_of(value))))
+
+
+@given(steps, st.sampled_from([ACCEPT_ALL, ONLY_EVEN]))
+def test_who_joins_late_or_changes_group_knows_the_same(
+    some: list[tuple[str, int, int, list[Nlri]]], policy: Policy
+) -> None:
+    rib, before, after = LocRib(IPV4), group_of(policy), group_of(ONLY_EVEN if policy is ACCEPT_ALL else ACCEPT_ALL)
+    sources = [source(number) for number in range(3)]
+    hops = [HopState(s.address, Resolution(reachable=True)) for s in sources]
+    for what, number, argument, nlris in some:
+        if what == "announce":
+            rib.announce(path_of(sources[number], argument, hops[number]), nlris)
+    rib.take_log()
+    late = Listener(sources[0])
+    late.member.backlog = before.table(IPV4, rib, sources[0])
+    while late.member.advance():
+        pass
+    assert late.known == expected(rib, sources[0], policy)
+    late.member.backlog = after.difference(before, IPV4, rib, sources[0])
+    while late.member.advance():
+        pass
+    assert late.known == expected(rib, sources[0], ONLY_EVEN if policy is ACCEPT_ALL else ACCEPT_ALL)
