@@ -705,7 +705,19 @@ def test_uptime_counters_and_timers_can_be_read() -> None:
 
 steps = st.lists(
     st.sampled_from(
-        ["advance", "advance", "advance", "lose_all", "unreachable", "reachable", "shutdown0", "enable0", "reset1", "blackout", "limit0"]
+        [
+            "advance",
+            "advance",
+            "advance",
+            "lose_all",
+            "unreachable",
+            "reachable",
+            "shutdown0",
+            "enable0",
+            "reset1",
+            "blackout",
+            "limit0",
+        ]
     ),
     max_size=12,
 )

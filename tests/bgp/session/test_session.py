@@ -434,6 +434,19 @@ def test_a_refresh_is_asked_for_only_where_it_was_agreed() -> None:
     assert not Probe().connect().session.send_refresh(IPV4, 1.0)
 
 
+def test_a_flood_of_refreshes_is_answered_once_a_second() -> None:
+    probe = Probe().establish(now=0.0)
+    for tick in range(50):
+        probe.session.receive_data(encode_refresh(IPV4) * 1000 + encode_refresh(IPV6), tick / 10)
+        probe.session.handle_timer(tick / 10)
+    assert [output.family for output in probe.all(RefreshReceived)].count(IPV4) == 5
+    probe.session.handle_timer(6.5)
+    asked = [output.family for output in probe.all(RefreshReceived)]
+    assert asked.count(IPV4) == asked.count(IPV6) == 6, "the last request is honoured too"
+    probe.session.handle_timer(20.0)
+    assert probe.all(RefreshReceived)[12:] == []
+
+
 # --- anything at all -------------------------------------------------------------------------------------------------
 
 octets = st.one_of(
