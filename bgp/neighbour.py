@@ -39,6 +39,7 @@ class Neighbour:
     def configure(self, speaker: SpeakerConfig, config: PeerConfig) -> None:
         self.config = config
         self.is_ebgp = (speaker.asn if config.local_asn is None else config.local_asn) != config.asn
+        self.source.default_local_pref = speaker.default_local_pref
         self.source.kind = "ebgp" if self.is_ebgp else "ibgp"
         self.import_policy = self._compile(speaker, "import")
         self.export_policy = self._compile(speaker, "export")

@@ -72,6 +72,8 @@ class Speaker:
         self._rng = rng
         multipath = config.multipath_ebgp > 1 or config.multipath_ibgp > 1
         self.ribs = {f: LocRib(f, tracks_fib=self._fib is not None, multipath=multipath) for f in FAMILIES}
+        for rib in self.ribs.values():
+            rib.always_compare_med = config.always_compare_med
         self.neighbours: dict[str, Neighbour] = {}
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
@@ -443,7 +445,7 @@ class Speaker:
         return FibRoute(next_hops=tuple(hops), preferred_source=source)
 
     def multipath(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-        return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp)
+        return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp, self.config.always_compare_med)
 
     # --- next hops and the kernel (FibListener) ---------------------------------------------------------------------
 
@@ -563,6 +565,8 @@ class Speaker:
         if "decision" in whole:
             for rib in self.ribs.values():
                 rib.multipath = config.multipath_ebgp > 1 or config.multipath_ibgp > 1
+                rib.always_compare_med = config.always_compare_med
+                rib.decide_again(rib.competing())
                 if rib.tracks_fib:
                     rib.dirty.update(rib.table)
         self._check_convergence()

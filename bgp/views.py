@@ -199,7 +199,7 @@ def _destination(speaker: Speaker, family: Family, nlri: Nlri, peer: str | None,
     if which == "sent" and peer is not None:
         return _sent(speaker, speaker.neighbours[peer], family, nlri, value)
     paths = paths_of(value)
-    reasons = decision.explain(paths) if paths else {}
+    reasons = decision.explain(paths, speaker.config.always_compare_med) if paths else {}
     refused = [
         neighbour.source.rejected[family][nlri]
         for neighbour in speaker.neighbours.values()

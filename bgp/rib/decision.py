@@ -82,10 +82,17 @@ STEPS: tuple[Step, ...] = (
         "-", "name, for want of anything else", lambda p: _lowest(p, lambda x: x.source.name), lambda x: x.source.name
     ),
 )
-_EQUAL_COST = STEPS[:8]
+_COMPARE_ALL_MEDS = Step(
+    "4c", "lowest MED", lambda p: _lowest(p, lambda x: x.attributes.fields.med or 0), STEPS[5].value
+)
+_ALWAYS = (*STEPS[:5], _COMPARE_ALL_MEDS, *STEPS[6:])
 
 
-def order(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+def _steps(always_compare_med: bool) -> tuple[Step, ...]:
+    return _ALWAYS if always_compare_med else STEPS
+
+
+def order(paths: tuple[Path, ...], always_compare_med: bool = False) -> tuple[Path, ...]:
     """The same paths, the best first. The rest keep their order."""
     if len(paths) == 2:
         first, second = paths
@@ -96,7 +103,7 @@ def order(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     least = min(ranks)
     survivors = [path for path, rank in zip(candidates, ranks, strict=True) if rank == least]
     if len(survivors) > 1:
-        for step in STEPS[5:]:
+        for step in _steps(always_compare_med)[5:]:
             survivors = step.keep(survivors)
             if len(survivors) == 1:
                 break
@@ -106,26 +113,28 @@ def order(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return (best, *(path for path in paths if path is not best))
 
 
-def equal_cost(paths: tuple[Path, ...], limit_ebgp: int, limit_ibgp: int) -> tuple[Path, ...]:
+def equal_cost(
+    paths: tuple[Path, ...], limit_ebgp: int, limit_ibgp: int, always_compare_med: bool = False
+) -> tuple[Path, ...]:
     """The best and those that only the tie-breaks from 4f on put behind it: what may share the load."""
     best = paths[0]
     limit = limit_ibgp if best.source.kind == "ibgp" else limit_ebgp
     if limit < 2 or len(paths) < 2:
         return (best,)
     survivors = list(paths)
-    for step in _EQUAL_COST:
+    for step in _steps(always_compare_med)[:8]:
         survivors = step.keep(survivors)
     others = [path for path in survivors if path is not best]
     others.sort(key=lambda path: (_bgp_identifier(path), path.source.address))
     return (best, *others[: limit - 1])
 
 
-def explain(paths: tuple[Path, ...]) -> dict[int, str]:
+def explain(paths: tuple[Path, ...], always_compare_med: bool = False) -> dict[int, str]:
     """id(path) → why it won or lost, as the same steps decide it."""
     reasons: dict[int, str] = {}
     survivors = list(paths)
     decided = STEPS[0]
-    for step in STEPS:
+    for step in _steps(always_compare_med):
         kept = step.keep(survivors)
         if len(kept) < len(survivors):
             decided = step

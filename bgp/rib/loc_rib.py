@@ -26,6 +26,7 @@ class LocRib:
         self.log: list[Change] = []
         self.dirty: set[Nlri] = set()
         self.version = 0  # of the best paths, counted in logs taken
+        self.always_compare_med = False
         self.tracks_fib = tracks_fib
         self.multipath = multipath
 
@@ -52,11 +53,11 @@ class LocRib:
                 new = path
             elif type(old) is Path:
                 was_there = old.source is source
-                new = path if was_there else order((old, path))
+                new = path if was_there else order((old, path), self.always_compare_med)
             else:
                 others = tuple([other for other in old if other.source is not source])  # type: ignore[union-attr]
                 was_there = len(others) < len(old)  # type: ignore[arg-type]
-                new = order((*others, path)) if others else path
+                new = order((*others, path), self.always_compare_med) if others else path
             if not was_there:
                 source.accepted[self.family] += len(run)
             self._set(old, new, run)
@@ -86,7 +87,7 @@ class LocRib:
 
     def decide_again(self, before: list[tuple[Value, Path | None, list[Nlri]]]) -> None:
         for old, was, run in before:
-            new = old if isinstance(old, Path) else order(old)
+            new = old if isinstance(old, Path) else order(old, self.always_compare_med)
             if new is not old:
                 self.table.update(dict.fromkeys(run, new))
             now = best_of(new)
@@ -116,6 +117,10 @@ class LocRib:
             else:
                 run.append(nlri)
         return {path: run for path, run in found.items() if path.hop.resolution.reachable}
+
+    def competing(self) -> list[tuple[Value, Path | None, list[Nlri]]]:
+        """All destinations with more than one path, for `decide_again` by other rules."""
+        return [(old, best_of(old), run) for old, run in self._select(lambda _: True) if not isinstance(old, Path)]
 
     def take_log(self) -> list[Change]:
         log, self.log = self.log, []
@@ -166,7 +171,7 @@ class LocRib:
         for path in paths:
             if is_gone(path):
                 path.source.accepted[self.family] -= len(run)
-        self._set(old, None if not left else left[0] if len(left) == 1 else order(left), run)
+        self._set(old, None if not left else left[0] if len(left) == 1 else order(left, self.always_compare_med), run)
 
     def _set(self, old: Value | None, new: Value | None, run: list[Nlri]) -> None:
         table = self.table

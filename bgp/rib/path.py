@@ -36,7 +36,7 @@ class Source:
     that a new policy can be applied without asking the peer again.
     """
 
-    __slots__ = ("accepted", "address", "epoch", "kind", "name", "rejected", "router_id")
+    __slots__ = ("accepted", "address", "default_local_pref", "epoch", "kind", "name", "rejected", "router_id")
 
     def __init__(self, name: str, kind: RouteSource, address: Address = b"", router_id: bytes = b"") -> None:
         self.name = name
@@ -44,6 +44,7 @@ class Source:
         self.address = address
         self.router_id = router_id
         self.epoch = 0
+        self.default_local_pref = 100  # of its paths that carry none
         self.accepted = dict.fromkeys(FAMILIES, 0)
         self.rejected: dict[Family, dict[Nlri, Path]] = {family: {} for family in FAMILIES}
 
@@ -92,7 +93,7 @@ class Path:
         rank = self._rank
         if rank is None:
             fields = self.attributes.fields
-            local_pref = 100 if fields.local_pref is None else fields.local_pref
+            local_pref = self.source.default_local_pref if fields.local_pref is None else fields.local_pref
             rank = self._rank = (
                 0 if self.source.is_local else 1,
                 -local_pref,

@@ -172,7 +172,7 @@ class Peer:
         `hard`: the peer is to drop our routes although graceful restart was negotiated; None: as RFC 8538 §5 has it
         for the subcode. False when the process ends and is to be replaced. `restart_after_s` None: stay down.
         """
-        self._is_started = False
+        was_started, self._is_started = self._is_started, False
         self._idle_until = math.inf
         if hard is None:
             hard = code == CEASE and subcode in _HARD_SUBCODES
@@ -181,7 +181,7 @@ class Peer:
             is_automatic = restart_after_s is not None or subcode == PREFIX_LIMIT
             notification = Notification(code, subcode, data)
             session.stop(now, notification, reason, is_automatic=is_automatic, is_hard=hard)
-        if restart_after_s is not None:
+        if restart_after_s is not None and was_started:
             self._is_started = True
             self._idle_until = now + restart_after_s
         self._note_state(now)
@@ -269,11 +269,15 @@ class Peer:
 
     def connection_failed(self, session: Session, now: float, reason: str) -> None:
         """OpenConnection has failed."""
+        if session.is_connected or session.state is not State.CONNECT:
+            return  # the news is older than the session's state
         self._note_loss(session, f"connect: {reason}", now)
         session.connection_failed(now, f"connect: {reason}")
         self._note_state(now)
 
     def connection_lost(self, session: Session, now: float, reason: str) -> None:
+        if not session.is_connected:
+            return
         self._note_loss(session, f"connection lost: {reason}", now)
         session.connection_lost(now, f"connection lost: {reason}")
         self._note_state(now)

@@ -47,7 +47,7 @@ class Node:
 
     def dial(self, session: Session, config: PeerConfig) -> None:
         assert config.address is not None
-        self.world.queue.append(lambda: self.world.connect(self, session, config.address.packed))  # type: ignore[union-attr]
+        self.world.queue.append(lambda: self.world.connect(self, session, config.address.packed))
 
     def send(self, session: Session, buffers: list[bytes | memoryview]) -> None:
         far = self.far_ends.get(session)

@@ -76,6 +76,14 @@ def test_med_is_compared_within_a_neighbouring_as_whatever_the_order() -> None:
         assert order(some)[0] is b
 
 
+def test_med_can_be_compared_across_neighbouring_ases() -> None:
+    a = path("a", asns=(1, 9), med=10, router_id=1)
+    b = path("b", asns=(2, 9), med=5, router_id=2)
+    assert order((a, b))[0] is a
+    assert order((a, b), always_compare_med=True)[0] is b
+    assert "step 4c" in explain((a, b), always_compare_med=True)[id(a)]
+
+
 attributes = st.builds(
     path,
     st.sampled_from("abcdef"),
