@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +102,21 @@ connect_retry_s = 1
 
 
 @contextmanager
-def speaker(name: str, directory: Path, text: str, *options: str) -> Iterator[RunningSpeaker]:
-    """Started, not yet waited for; killed in the end if it still runs."""
+def speaker(
+    name: str, directory: Path, text: str, *options: str, inside: Sequence[str] = ()
+) -> Iterator[RunningSpeaker]:
+    """Started, not yet waited for; killed in the end if it still runs. `inside`: what enters a namespace."""
     (directory / f"{name}.toml").write_text(text)
-    command = [sys.executable, "-m", "integration.catbird", "speaker", "-c", str(directory / f"{name}.toml"), *options]
+    command = [
+        *inside,
+        sys.executable,
+        "-m",
+        "integration.catbird",
+        "speaker",
+        "-c",
+        str(directory / f"{name}.toml"),
+        *options,
+    ]
     with open(directory / f"{name}.log", "ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
     try:
