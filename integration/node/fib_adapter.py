@@ -170,6 +170,11 @@ class FibAdapter:
             self._writer.converged()
             self._after(0, self._flush)
 
+    @property
+    def has_work(self) -> bool:
+        """Something that should be in the kernel has not been asked for yet."""
+        return not self._is_ready or (self._config.program and self._writer.has_work)
+
     # NextHopTracker
 
     def track(self, address: Address) -> Resolution:
@@ -217,6 +222,9 @@ class FibAdapter:
             self._want_resync()
         if self._writer.has_work:
             self._after(0, self._flush)
+        self._plan_retry()
+
+    def _plan_retry(self) -> None:
         retry_at = self._writer.next_retry_at
         if retry_at is not None:
             self._after(max(0.05, retry_at - time.monotonic()), self._retry)
@@ -287,6 +295,7 @@ class FibAdapter:
             self._after(max(_SETTLE_S, self._told_again_at - now), self._tell)
             if self._writer.has_work and self._config.program:
                 self._after(0, self._flush)
+        self._plan_retry()
         if self._follower.is_in_doubt:
             self._want_resync()
         return len(told)

@@ -24,29 +24,34 @@ class RouteTemplates:
         self._usable: frozenset[Address] = before._usable if before else frozenset()
         self._encoders: dict[Via, RouteEncoder] = before._encoders if before else {}
         self._known: dict[tuple[Family, FibRoute], RouteEncoder] = {}
-        self._known_by_id: dict[int, tuple[FibRoute, RouteEncoder]] = {}  # the route is held, so that its id stays its
+        # The route is held, so that its id stays its own.
+        self._known_by_id: dict[Family, dict[int, tuple[FibRoute, RouteEncoder]]] = {IPV4: {}, IPV6: {}}
 
     def addresses_changed(self, usable: frozenset[Address]) -> frozenset[Address]:
         """The node's addresses; returns those that came or went."""
         changed = self._usable ^ usable
         self._usable = usable
         if changed:
-            self._known.clear()
-            self._known_by_id.clear()
+            self._forget()
         return changed
+
+    def _forget(self) -> None:
+        self._known.clear()
+        for known in self._known_by_id.values():
+            known.clear()
 
     def of(self, family: Family, route: FibRoute) -> RouteEncoder:
         """Mostly thousands of prefixes share one FibRoute object; hashing it costs more than the rest."""
-        held = self._known_by_id.get(id(route))
+        by_id = self._known_by_id[family]
+        held = by_id.get(id(route))
         if held is not None:
             return held[1]
         template = self._known.get((family, route))
         if template is None:
             template = self._known[family, route] = self.encoder(self._via(family, route))
-        if len(self._known_by_id) > _BOUND:
-            self._known_by_id.clear()
-            self._known.clear()
-        self._known_by_id[id(route)] = (route, template)
+        if len(by_id) > _BOUND:
+            self._forget()
+        by_id[id(route)] = (route, template)
         return template
 
     def encoder(self, via: Via) -> RouteEncoder:

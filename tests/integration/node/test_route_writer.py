@@ -332,3 +332,11 @@ def test_ipv6_metric_zero_is_the_kernels_1024() -> None:
     bench = Bench(metric=0)
     bench.want({NET6: FibRoute((NextHop(parse_address("fe80::1"), 3),))}, IPV6)
     assert bench.write()[0][2].metric == 1024
+
+
+def test_one_blackhole_serves_both_families() -> None:
+    bench = Bench()
+    blackhole = FibRoute(())
+    bench.want({NET: blackhole})
+    bench.want({NET6: blackhole}, IPV6)
+    assert [(what, via.family) for _, what, via in bench.write()] == [(NET, 2), (NET6, 10)]
