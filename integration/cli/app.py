@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -313,6 +314,8 @@ def version() -> None:
 
 def run(argv: Sequence[str], programs: Mapping[str, str]) -> int:
     """Exit code: 0 done, 1 error (said on stderr), 2 usage. `programs`: others of ours, for the help."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a Latin-1 terminal gets \\u2192, not a traceback
     for name, text in programs.items():
         app.command(name, help=text, add_help_option=False)(_elsewhere)
     try:

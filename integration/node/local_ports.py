@@ -20,6 +20,14 @@ class Port:
     inode: int = 0  # of a Unix socket
     server: HttpServer | None = None
 
+    @property
+    def is_in_place(self) -> bool:
+        """False when somebody has removed or replaced the socket's file: a reload brings it back."""
+        try:
+            return not self.inode or os.lstat(self.where).st_ino == self.inode
+        except OSError:
+            return False
+
     async def serve(self, application: Application, failed: Callable[[str], None]) -> None:
         self.server = HttpServer(application, failed=failed)
         await self.server.serve(self.bound)
@@ -99,7 +107,7 @@ class LocalPorts:
 
 def _open(control: str, metrics: str | None, beside: Places | None) -> Places:
     """Ports that stand already where they are wanted are taken over."""
-    has_control = beside is not None and beside.control.where == control
+    has_control = beside is not None and beside.control.where == control and beside.control.is_in_place
     control_port = beside.control if beside is not None and has_control else open_control(control)
     if metrics is None:
         return Places(control_port, None)

@@ -22,6 +22,7 @@ from integration.node.sockets import CannotListen
 
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0 stopped by a signal, or --check found nothing; 1 error, said in a line; 2 usage."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop listens; the file is read after this anyway
     arguments = parse_arguments(argv)
     try:
         config = load(arguments.config)
