@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bgp.session.fsm import Action, Event, State
 from bgp.session.negotiation import Negotiated
-from bgp.session.outputs import OpenConnection, RouteChanges
+from bgp.session.outputs import RouteChanges
 from bgp.session.settings import LARGE_HOLD_TIME_S
 from bgp.wire import framing
 from bgp.wire.framing import HEADER_OCTETS, MAX_OCTETS
@@ -43,7 +43,7 @@ def ignore(session: Session, _: Occurrence) -> None:
 
 def dial(session: Session, happened: Occurrence) -> None:
     session.restart_connect_retry(happened.now)
-    session.emit(OpenConnection(session))
+    session.dial()
 
 
 def listen(session: Session, happened: Occurrence) -> None:
@@ -56,7 +56,7 @@ def redial(session: Session, happened: Occurrence) -> None:
     if happened.was is State.CONNECT:
         session.disconnect(abort=True)
     session.restart_connect_retry(happened.now)
-    session.emit(OpenConnection(session))
+    session.dial()
 
 
 def open_or_delay(session: Session, happened: Occurrence) -> None:

@@ -16,7 +16,7 @@ from bgp.families import Address, Family
 from bgp.session.actions import ACTIONS, Occurrence
 from bgp.session.fsm import TRANSITIONS, Event, State
 from bgp.session.negotiation import Negotiated, negotiate
-from bgp.session.outputs import CloseConnection, Output, RefreshReceived, RouteChanges, SendBytes, Told
+from bgp.session.outputs import CloseConnection, OpenConnection, Output, RefreshReceived, RouteChanges, SendBytes, Told
 from bgp.session.owner import Ended, MakeParser, OnMalformed, SessionOwner, UpdateParserProtocol
 from bgp.session.settings import LARGE_HOLD_TIME_S, SessionSettings
 from bgp.session.timers import Timers
@@ -85,6 +85,7 @@ class Session:
         self.make_parser = make_parser
         self._sent = sent
         self._received = received
+        self._is_held = False  # somebody outside has a socket or a dial for it
         self._rest = b""
         self._refreshed_at: dict[Family, float] = {}
         self._refresh_owed: set[Family] = set()
@@ -100,7 +101,7 @@ class Session:
 
     def connection_made(self, now: float, local_address: Address, remote_address: Address) -> None:
         self.local_address, self.remote_address = local_address, remote_address
-        self.is_connected = True
+        self.is_connected = self._is_held = True
         self._rest = b""
         self.fire(Event.TCP_CONNECTION_CONFIRMED if self.is_incoming else Event.TCP_CR_ACKED, now)
 
@@ -428,11 +429,17 @@ class Session:
             happened.now,
         )
 
+    def dial(self) -> None:
+        self._is_held = True
+        self.emit(OpenConnection(self))
+
     def disconnect(self, *, abort: bool) -> None:
-        """Also when the other side has closed already: whoever holds the socket may then forget it."""
+        """Once for each dial and connection, also when the other side has closed already: it may then be forgotten."""
         self.is_connected = False
         self._rest = b""
-        self.emit(CloseConnection(self, abort))
+        if self._is_held:
+            self._is_held = False
+            self.emit(CloseConnection(self, abort))
 
     def _count(self, kind: int) -> None:
         self._received[MESSAGE_NAMES[kind]] += 1

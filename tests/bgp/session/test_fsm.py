@@ -3,7 +3,7 @@
 The table below was written from the RFC, one line an event: number, next state, effects in their order, and the timers
 that run afterwards. Effects: dial, open, keepalive, the code/subcode of a NOTIFICATION, close, abort, up, changes,
 refresh, and ended (the attempt is over and counts as a failure: ConnectRetryCounter and DampPeerOscillations) or
-stopped (over without being counted). The session dials, without DelayOpen; the rows that differ with DelayOpen or for
+stopped (over without being counted). The session dials, without DelayOpen, and has no connection in Active; the rows that differ with DelayOpen or for
 the peer's connection follow as tests of their own.
 """
 
@@ -90,36 +90,36 @@ Connect
   31  Idle         close,ended      -
 Active
   1   Active       -                retry
-  2   Idle         close,stopped    -
+  2   Idle         stopped          -
   3   Active       -                retry
   4   Active       -                retry
   5   Active       -                retry
   6   Active       -                retry
   7   Active       -                retry
-  8   Idle         close,ended      -
+  8   Idle         ended            -
   9   Connect      dial             retry
-  10  Idle         close,ended      -
-  11  Idle         close,ended      -
+  10  Idle         ended            -
+  11  Idle         ended            -
   12  OpenSent     open             hold=240
-  13  Idle         close,ended      -
+  13  Idle         ended            -
   14  Active       -                retry
   15  Active       -                retry
   16  OpenSent     open             hold=240
   17  OpenSent     open             hold=240
-  18  Idle         close,ended      -
-  19  Idle         close,ended      -
+  18  Idle         ended            -
+  19  Idle         ended            -
   20  OpenConfirm  open,keepalive   hold=90,keepalive
-  21  Idle         close,ended      -
-  22  Idle         close,ended      -
-  23  Idle         close,ended      -
-  24  Idle         close,stopped    -
-  25  Idle         close,ended      -
-  26  Idle         close,ended      -
-  27  Idle         close,ended      -
-  28  Idle         close,ended      -
-  29  Idle         close,ended      -
-  30  Idle         close,ended      -
-  31  Idle         close,ended      -
+  21  Idle         ended            -
+  22  Idle         ended            -
+  23  Idle         ended            -
+  24  Idle         stopped          -
+  25  Idle         ended            -
+  26  Idle         ended            -
+  27  Idle         ended            -
+  28  Idle         ended            -
+  29  Idle         ended            -
+  30  Idle         ended            -
+  31  Idle         ended            -
 OpenSent
   1   OpenSent     -                hold=240
   2   Idle         6/2,close,stopped  -

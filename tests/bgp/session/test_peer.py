@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -764,3 +765,98 @@ def test_two_peers_find_each_other_again_whatever_has_happened(what: list[str], 
 
 def test_a_peer_object_is_a_session_owner() -> None:
     assert isinstance(make_peer(LEFT), Peer)
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "incoming",
+                "dialled",
+                "failed",
+                "lost",
+                "data",
+                "data",
+                "data",
+                "timer",
+                "timer",
+                "blocked",
+                "shutdown",
+                "enable",
+                "reset",
+                "limit",
+                "stop",
+                "start",
+                "reconfigure",
+            ]
+        ),
+        st.integers(0, 5),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(events, st.sampled_from(["active", "passive", "dynamic"]), st.booleans())
+def test_whatever_happens_in_whatever_order_the_outputs_make_sense(
+    what: list[tuple[str, int]], kind: str, restarts: bool
+) -> None:
+    ours = dataclasses.replace(LEFT, is_passive=kind != "active", is_dynamic=kind == "dynamic", delay_open_s=0.0)
+    alone = Alone(ours, RIGHT if restarts else NO_RESTART)
+    peer, known, dialling, closed = alone.peer, list[Session](), list[Session](), set[Session]()
+    octets = [alone.theirs, KEEPALIVE_MESSAGE, message(UPDATE, b"\0\0\0\0"), encode_notification(6, 2), b"\0" * 19]
+    octets.append(alone.theirs + KEEPALIVE_MESSAGE)
+    now, is_up = 0.0, False
+    peer.start(now)
+    for name, number in what:
+        session = known[-1 - number % len(known)] if known else None
+        if name == "incoming":
+            known.append(alone.incoming(now))
+        elif name == "dialled" and dialling:
+            known.append(dialling[-1])
+            peer.connection_made(dialling.pop(), now, LEFT_ADDRESS, RIGHT_ADDRESS)
+        elif name == "failed" and dialling:
+            peer.connection_failed(dialling.pop(), now, "refused")
+        elif name == "lost" and session:
+            peer.connection_lost(session, now, "reset")
+        elif name == "data" and session:
+            peer.receive_data(session, octets[number], now)
+        elif name == "timer":
+            now = max(now + number, (peer.next_timer_at() or now) if number == 5 else now)
+            peer.handle_timer(now)
+            assert (peer.next_timer_at() or math.inf) > now
+        elif name == "blocked" and session:
+            session.send_blocked(now)
+        elif name == "shutdown":
+            peer.shutdown(now, "x")
+        elif name == "enable":
+            peer.enable(now)
+        elif name == "reset":
+            peer.reset(now)
+        elif name == "limit":
+            peer.prefix_limit_exceeded(now, IPV4, 1, 10.0 * number or None)
+        elif name == "stop":
+            peer.stop(now)
+        elif name == "start":
+            peer.start(now)
+        elif name == "reconfigure":
+            peer.reconfigure(dataclasses.replace(ours, hold_time_s=30 * number))
+        for output in peer.take_outputs():
+            if isinstance(output, OpenConnection):
+                assert kind == "active"
+                closed.discard(output.session)
+                dialling.append(output.session)
+            elif isinstance(output, CloseConnection):
+                assert output.session not in closed, "closed twice"
+                closed.add(output.session)
+                dialling = [one for one in dialling if one is not output.session]
+            elif isinstance(output, SendBytes):
+                assert output.session not in closed, "sent into a closed connection"
+            elif isinstance(output, PeerUp | PeerDown):
+                assert is_up is isinstance(output, PeerDown)
+                is_up = not is_up
+        assert len(peer.sessions) <= 2
+        assert is_up is (peer.established is not None)
+        assert len([one for one in peer.sessions if one.state is State.ESTABLISHED]) <= 1
+        assert peer.shutdown_reason is None or not peer.sessions
+    assert len(dialling) <= 1
