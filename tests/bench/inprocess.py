@@ -1,7 +1,7 @@
 """`python -m tests.bench.inprocess`: the engine's hot path without sockets, stage by stage, on load (a)'s bytes.
 
 Each stage runs in this process on the same input and is timed alone; `--profile STAGE` prints where its time goes.
-Figures are the best of `--runs`, since whatever else the machine does can only add.
+Figures are CPU time, the best of `--runs`, since whatever else the machine does can only add.
 """
 
 from __future__ import annotations
@@ -203,16 +203,16 @@ def resident_mib() -> float:
 
 
 def timed(stage: Stage, table: Table, runs: int) -> tuple[float, float]:
-    """Best time in seconds, and MiB that the first run's result holds."""
+    """Best CPU time in seconds, and MiB that the first run's result holds."""
     best, held = float("inf"), 0.0
     for number in range(runs):
         load = stage.prepare(table)
         gc.collect()
         gc.disable()
         before = resident_mib()
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = load()
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.process_time() - begin)
         if number == 0:
             held = resident_mib() - before
         gc.enable()
