@@ -114,6 +114,11 @@ class Scene:
         """All that was wanted is in the kernel, or was refused."""
         await self.until(lambda: not self.adapter.has_work, "an end of writing")
 
+    def is_reachable(self, text: str) -> bool | None:
+        """What the listener was last told of a next hop; None: nothing."""
+        resolution = self.listener.resolutions.get(parse_address(text))
+        return resolution.reachable if resolution is not None else None
+
     def resolved(self, text: str) -> list[str]:
         """The gateways that the listener was last told for a next hop."""
         resolution = self.listener.resolutions.get(parse_address(text))
