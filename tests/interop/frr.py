@@ -35,6 +35,8 @@ class Frr(Router):
             longest = max(peer.restart_time_s for peer in self.peers.values())
             lines += [" bgp graceful-restart", " bgp graceful-restart preserve-fw-state"]
             lines += [f" bgp graceful-restart restart-time {longest}"]
+        else:
+            lines.append(" bgp graceful-restart-disable")  # otherwise it always offers to help
         for peer in self.peers.values():
             lines += [f" {line}" for line in _peer_lines(peer)]
         for family in ("ipv4", "ipv6"):

@@ -134,7 +134,7 @@ def _peer_lines(peer: PeerSpec) -> list[str]:
     if peer.multihop:
         lines.append(f"multihop {peer.multihop}")
     if not peer.four_octet_asn:
-        lines.append("announce as4byte no")
+        lines.append("announce as-4byte no")
     if not peer.graceful_restart:
         lines.append("announce restart no")
     if peer.max_prefixes is not None:

@@ -179,7 +179,10 @@ def test_extended_messages_carry_more_attributes_than_4096_octets_hold(world: Wo
         extended_messages=True,
     )
     assert wait_routes(catbird, "10.2.0.0/16")["10.2.0.0/16"].communities == set(many)
-    assert wait_routes(bird, "10.1.0.0/16")["10.1.0.0/16"].communities == set(ours.communities)
+    wait_routes(bird, "10.1.0.0/16")
+    # birdc cuts a line this long short, but its filters see all.
+    found = bird.birdc("show", "route", "where", "bgp_community.len = 1500 && (65001,1499) ~ bgp_community")
+    assert "10.1.0.0/16" in found, found
 
 
 def test_without_extended_messages_a_route_too_big_for_one_message_harms_no_other(world: World) -> None:

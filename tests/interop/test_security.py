@@ -92,7 +92,7 @@ def test_too_many_prefixes_from_a_peer_end_its_session_with_the_right_word(world
     other.announce(three[2])
     wait_down(catbird, other.node.ipv4)
     wait_no_routes(catbird, *prefixes(three))
-    assert "Maximum Number of Prefixes Reached" in str(catbird.peer(other.node.ipv4)["last_error"])
+    assert "more than 2 ipv4 prefixes" in str(catbird.peer(other.node.ipv4)["last_error"])
     words = {
         "bird": "Maximum number of prefixes reached",
         "frr": "Maximum Number of Prefixes Reached",
