@@ -141,6 +141,17 @@ class RequestSocket:
                     raise DumpInterrupted(errno.EINTR, "the table changed while it was read")
                 return
 
+    def _discard(self) -> None:
+        """Make room: while the buffer is full of old answers there is none for the next one."""
+        while True:
+            try:
+                self._socket.recv(_READ_OCTETS)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+
     def _receive(self) -> bytes:
         while True:
             try:
@@ -149,6 +160,7 @@ class RequestSocket:
                 raise RepliesLost(errno.ENOMSG, "the kernel did not answer") from None
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
+                    self._discard()
                     raise RepliesLost(errno.ENOBUFS, "the kernel's answers did not fit") from None
                 raise
             if sender[0] == 0:  # only the kernel is 0; any process may send to our port

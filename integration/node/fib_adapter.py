@@ -353,7 +353,7 @@ class FibAdapter:
         now = time.monotonic()
         if config.program:
             for family, ours in snapshot.ours.items():
-                self._writer.resynced(family, ours)
+                await self._writer.resynced(family, ours, pace.step)
             self._writer.retry_all()
         self._follower.all_moved()
         self._is_ready = True

@@ -7,7 +7,7 @@ felix/DESIGN.md for what may be done to whom.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bgp.config import KernelConfig
@@ -23,6 +23,7 @@ _EEXIST, _ESRCH = 17, 3
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _FORGIVE_S = 60.0  # a route that stood so long is no longer fought over
 _LOST_BOUND = 1 << 16
+_STEP = 1024
 
 
 @dataclass(slots=True)
@@ -184,11 +185,18 @@ class RouteWriter:
         if routes.conflicts.pop(prefix, None) is not None:
             routes.dirty[prefix] = None
 
-    def resynced(self, family: int, found: Mapping[tuple[Nlri, int], Via]) -> None:
-        """All routes of our protocol in our table were read: whatever we believed gives way to it."""
+    async def resynced(
+        self, family: int, found: Mapping[tuple[Nlri, int], Via], step: Callable[[], Awaitable[None]]
+    ) -> None:
+        """All routes of our protocol in our table were read: whatever we believed gives way to it.
+
+        Nothing may be planned meanwhile. `step` is awaited now and then, so that others get their turn.
+        """
         routes = self.families[family]
         remaining = dict(found)
-        for prefix, encoder in list(routes.programmed.items()):
+        for count, (prefix, encoder) in enumerate(list(routes.programmed.items())):
+            if not count % _STEP:
+                await step()
             via = remaining.get((prefix, encoder.via.metric))
             if via is not None and does_fit(encoder.via, via):
                 del remaining[prefix, encoder.via.metric]
@@ -231,7 +239,7 @@ class RouteWriter:
         return self._queued + sum(len(routes.dirty) for routes in self.families.values())
 
     def plan(self, limit: int, first_sequence: int) -> Batch:
-        """At most about `limit` requests, numbered from `first_sequence`, that bring the kernel closer to what is wanted.
+        """At most `limit` routes (a change of metric takes two requests), numbered from `first_sequence`, that bring the kernel closer to what is wanted.
 
         They count as done until `settle` says otherwise.
         """
@@ -241,12 +249,14 @@ class RouteWriter:
                 self._queued += len(routes.dirty)
                 routes.dirty = {}
         batch = Batch()
-        while self._queue and len(batch.messages) < limit:
+        looked_at = 0  # most of them may need no request, but looking takes time as well
+        while self._queue and looked_at < limit:
             routes, prefixes = self._queue[0]
             for prefix in prefixes:
                 self._queued -= 1
+                looked_at += 1
                 self._plan_prefix(routes, prefix, batch, first_sequence)
-                if len(batch.messages) >= limit:
+                if looked_at >= limit:
                     break
             else:
                 self._queue.popleft()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import errno
 from typing import Any
 
@@ -60,6 +61,11 @@ class Bench:
 
     def asked(self, errors: dict[int, KernelError] | None = None) -> list[str]:
         return [how for how, _, _ in self.write(errors)]
+
+    def resynced(self, found: dict[tuple[Nlri, int], Via]) -> None:
+        async def step() -> None: ...
+
+        asyncio.run(self.writer.resynced(AF_INET, found, step))
 
     def ours(self, route: FibRoute = A, metric: int = 32) -> Via:
         """Our route as the kernel shows it."""
@@ -253,7 +259,7 @@ def test_the_loss_of_a_route_that_nobody_wants_is_none() -> None:
 
 def test_a_route_left_by_an_earlier_run_is_adopted_without_a_write() -> None:
     bench = Bench()
-    bench.writer.resynced(AF_INET, {(NET, 32): bench.ours(A)})
+    bench.resynced({(NET, 32): bench.ours(A)})
     bench.want({NET: A})
     assert bench.asked() == []
     assert bench.writer.counters.adopted == 1
@@ -263,14 +269,14 @@ def test_a_route_left_by_an_earlier_run_is_adopted_without_a_write() -> None:
 
 def test_a_route_left_by_an_earlier_run_that_leads_elsewhere_is_changed_in_place() -> None:
     bench = Bench()
-    bench.writer.resynced(AF_INET, {(NET, 32): bench.ours(B)})
+    bench.resynced({(NET, 32): bench.ours(B)})
     bench.want({NET: A})
     assert bench.asked() == ["replace"]
 
 
 def test_what_nobody_claims_goes_only_after_convergence() -> None:
     bench = Bench()
-    bench.writer.resynced(AF_INET, {(NET, 32): bench.ours(A), (NET, 77): bench.ours(A, metric=77)})
+    bench.resynced({(NET, 32): bench.ours(A), (NET, 77): bench.ours(A, metric=77)})
     bench.want({NET: A})
     assert bench.asked() == []
     bench.writer.converged()
@@ -279,7 +285,7 @@ def test_what_nobody_claims_goes_only_after_convergence() -> None:
 
 def test_a_route_explicitly_not_wanted_goes_before_convergence() -> None:
     bench = Bench()
-    bench.writer.resynced(AF_INET, {(NET, 32): bench.ours(A)})
+    bench.resynced({(NET, 32): bench.ours(A)})
     bench.want({NET: None})
     assert bench.asked() == ["delete"]
 
@@ -289,7 +295,7 @@ def test_after_reading_anew_what_is_missing_is_written_and_what_is_there_is_not(
     other = bytes([24, 10, 2, 0])
     bench.want({NET: A, other: A})
     bench.write()
-    bench.writer.resynced(AF_INET, {(NET, 32): bench.ours(A)})
+    bench.resynced({(NET, 32): bench.ours(A)})
     assert [what for _, what, _ in bench.write()] == [other]
 
 
