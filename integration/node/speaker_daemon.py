@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from bgp.config import SpeakerConfig
 from bgp.toml import ConfigError, load
@@ -54,15 +55,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def serve(arguments: argparse.Namespace, config: SpeakerConfig) -> int:
     _raise_file_limit()
-    writer = LineWriter(sys.stderr)
-    log = EventLog(writer.write, log_format=arguments.log_format, level=arguments.log_level, colors=sys.stderr.isatty())
+    stderr = _open_standard_files()
+    writer = LineWriter(stderr)
+    log = EventLog(writer.write, log_format=arguments.log_format, level=arguments.log_level, colors=stderr.isatty())
     try:
         code = asyncio.run(_run(arguments.config, config, log, writer))
     except (CannotListen, CannotStart) as error:
         writer.close()
         code = _fail(str(error))
     writer.close()
-    sys.stderr.flush()
     # Not by returning: taking a million routes apart object by object takes seconds, and all is said and closed.
     os._exit(code)
 
@@ -81,6 +82,14 @@ async def _run(path: str, config: SpeakerConfig, log: EventLog, writer: LineWrit
         loop.add_signal_handler(number, stop, number.name)
     loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon, "SIGHUP")
     return await daemon.run()
+
+
+def _open_standard_files() -> TextIO:
+    """stderr. Started with 0, 1 or 2 closed, a socket would take that number and get what is meant for people."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    return sys.stderr if sys.stderr is not None else open(os.devnull, "w", encoding="utf-8")
 
 
 def _raise_file_limit() -> None:
