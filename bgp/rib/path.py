@@ -92,14 +92,24 @@ class Path:
         """The steps that need no other path: local first, then RFC 4271 §9.1.1, §9.1.2.2 a and b. Lower is better."""
         rank = self._rank
         if rank is None:
-            fields = self.attributes.fields
-            local_pref = self.source.default_local_pref if fields.local_pref is None else fields.local_pref
-            rank = self._rank = (
-                0 if self.source.is_local else 1,
-                -local_pref,
-                fields.as_path_length,
-                fields.origin,
-            )
+            attributes = self.attributes
+            block = attributes.block
+            local_pref = self.source.default_local_pref
+            if (
+                not attributes.seen >> 5 & 1
+                and block[:3] == b"\x40\x01\x01"
+                and block[4:6] == b"\x40\x02"
+                and block[7:8] == b"\x02"
+                and block[6] == 2 + 4 * block[8]
+            ):
+                # ORIGIN, then one AS_SEQUENCE, no LOCAL_PREF: nearly every external set, read without decoding it.
+                length, origin = block[8], block[3]
+            else:
+                fields = attributes.fields
+                length, origin = fields.as_path_length, fields.origin
+                if fields.local_pref is not None:
+                    local_pref = fields.local_pref
+            rank = self._rank = (0 if self.source.is_local else 1, -local_pref, length, origin)
         return rank
 
 

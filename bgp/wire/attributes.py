@@ -298,7 +298,7 @@ class Scan:
     `notes` what was discarded and why; `reach`, `unreach` the values of MP_REACH_NLRI and MP_UNREACH_NLRI.
     """
 
-    __slots__ = ("dropped", "fault", "four_octet_asn", "is_ebgp", "kept", "notes", "passes", "reach", "seen", "unreach")
+    __slots__ = ("dropped", "fault", "four_octet_asn", "is_ebgp", "kept", "met", "notes", "passes", "reach", "unreach")
 
     def __init__(
         self, block: bytes, *, is_ebgp: bool, four_octet_asn: bool, passes: Literal["all", "none"] | frozenset[int]
@@ -307,7 +307,7 @@ class Scan:
         self.four_octet_asn = four_octet_asn
         self.passes = passes  # which unknown optional transitive attributes go on
         self.kept: list[tuple[int, int, bytes]] = []
-        self.seen = 0
+        self.met = 0  # bit n: attribute n has been there, whatever became of it: only the first counts (RFC 7606 §3 g)
         self.fault: NotificationError | None = None
         self.notes: list[str] = []
         self.dropped = 0  # unknown attributes stopped by the allow-list
@@ -335,12 +335,12 @@ class Scan:
 
     def _take(self, flags: int, code: int, value: bytes, whole: bytes) -> None:
         bit = 1 << code
-        if self.seen & bit:
+        if self.met & bit:
             if code in (MP_REACH, MP_UNREACH):  # RFC 7606 §3 g
                 raise NotificationError(3, 1, b"", f"{name_of(code)} appears twice")
             self.notes.append(f"second {name_of(code)} discarded")
             return
-        self.seen |= bit
+        self.met |= bit
         if code in (MP_REACH, MP_UNREACH):
             if flags & KIND != OPTIONAL:  # RFC 7606 §3 c
                 self._blame(NotificationError(3, 4, whole, f"flags 0x{flags:02x} of {name_of(code)}"))
@@ -366,7 +366,6 @@ class Scan:
                 self._blame(error)
 
     def _discard(self, code: int, why: str) -> None:
-        self.seen &= ~(1 << code)
         self.notes.append(f"{name_of(code)} discarded: {why}")
 
     def _take_unknown(self, flags: int, code: int, value: bytes, whole: bytes) -> None:
@@ -375,7 +374,6 @@ class Scan:
         if flags & TRANSITIVE and (self.passes == "all" or (self.passes != "none" and code in self.passes)):
             self.kept.append(((flags | PARTIAL) & ~0x0F, code, value))  # RFC 4271 §5: we do not recognise it
             return
-        self.seen &= ~(1 << code)
         if flags & TRANSITIVE:
             self.dropped += 1
 
