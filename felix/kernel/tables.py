@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from felix.kernel.netlink import NLM_F_REPLACE
@@ -88,18 +88,17 @@ class RouteTable:
         if any(via.metric == metric for via in known):
             self._set(prefix, [via for via in known if via.metric != metric])
 
-    def prefixes_over(self, ifindexes: frozenset[int]) -> list[Prefix]:
-        """The prefixes of which a route leads over one of these interfaces."""
-        known: dict[int, bool] = {}  # Vias are few and shared: asked once each, by id() as hashing costs more
+    def prefixes_where(self, holds: Callable[[Via], bool]) -> list[Prefix]:
+        """The prefixes of which it holds for a route. Each distinct Via is asked once."""
+        known: dict[int, bool] = {}  # by id(), as hashing costs more; the table keeps the Vias alive meanwhile
 
-        def leads_over(found: Via | Vias) -> bool:
+        def ask(found: Via | Vias) -> bool:
             answer = known.get(id(found))
             if answer is None:
-                vias = found if isinstance(found, tuple) else (found,)
-                answer = known[id(found)] = any(hop.ifindex in ifindexes for via in vias for hop in via.hops)
+                answer = known[id(found)] = any(map(holds, found if isinstance(found, tuple) else (found,)))
             return answer
 
-        return [prefix for prefix, found in self._routes.items() if leads_over(found)]
+        return [prefix for prefix, found in self._routes.items() if ask(found)]
 
     def longest_match(self, address: bytes, at_least_bits: int = 0) -> Vias:
         """The routes of the longest prefix that holds the packed address; empty: none does."""

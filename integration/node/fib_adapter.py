@@ -324,8 +324,10 @@ class FibAdapter:
         try:
             if self._monitor is None:
                 self._monitor = self._open_monitor()
+            began_at = time.monotonic()
             await self._read()
             self.resyncs += 1
+            self._resync_debt.add(time.monotonic() - began_at, time.monotonic())
         except OSError as error:
             self._events.event("fib_resync_failed", error=error.strerror or str(error))
             self._resync_debt.add(_ALLOWED_DEBT_S, time.monotonic())
@@ -338,7 +340,6 @@ class FibAdapter:
 
     async def _read(self) -> None:
         """Read the kernel, take it over, tell what is different. Raises OSError, and is not ready then."""
-        began_at = time.monotonic()
         config = self._config
         snapshot = await read_kernel(
             self._netlink, self._decoder, KernelState(_tables_of(config)), config.route_protocol, config.table
@@ -350,14 +351,12 @@ class FibAdapter:
         while self._drain_monitor() >= _READ_LIMIT:
             await pace.step()
         self._follower.is_in_doubt = not snapshot.is_certain
-        now = time.monotonic()
         if config.program:
             for family, ours in snapshot.ours.items():
                 await self._writer.resynced(family, ours, pace.step)
             self._writer.retry_all()
         self._follower.all_moved()
         self._is_ready = True
-        self._resync_debt.add(now - began_at, now)
         if self._follower.is_in_doubt:
             self._want_resync()
         self._tell()

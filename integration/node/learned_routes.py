@@ -57,10 +57,17 @@ class LearnedRoutes:
         """Names or states of links changed: what the rules say of routes on them may be otherwise."""
         if not ifindexes:
             return
-        self._verdicts.clear()
+        before, self._verdicts = self._verdicts, {}
+
+        def is_concerned(via: Via) -> bool:
+            if not any(hop.ifindex in ifindexes for hop in via.hops):
+                return False
+            known = before.get(id(via))
+            return known is None or bool(known[1]) or bool(self._verdict(via))
+
         for (family, table), routes in self._state.tables.items():
             if table in self._tables:
-                self._dirty[family].update(dict.fromkeys(routes.prefixes_over(ifindexes)))
+                self._dirty[family].update(dict.fromkeys(routes.prefixes_where(is_concerned)))
 
     def take_changes(self) -> Changes:
         changes: Changes = {}

@@ -67,13 +67,13 @@ def test_taking_what_is_not_there_is_said() -> None:
     assert len(table) == 0
 
 
-def test_prefixes_over_an_interface_are_found() -> None:
+def test_prefixes_are_found_by_any_of_their_routes() -> None:
     table = RouteTable(AF_INET)
     table.put(NET, via(1), 0)
     table.put(prefix("10.2.0.0/24"), via(2), 0)
     table.put(prefix("10.2.0.0/24"), via(1, metric=5), 0)
     table.put(prefix("10.3.0.0/24"), via(3), 0)
-    assert table.prefixes_over(frozenset([1])) == [NET, prefix("10.2.0.0/24")]
+    assert table.prefixes_where(lambda route: route.hops[0].ifindex == 1) == [NET, prefix("10.2.0.0/24")]
 
 
 @given(
