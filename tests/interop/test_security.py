@@ -104,8 +104,11 @@ def test_too_many_prefixes_from_a_peer_end_its_session_with_the_right_word(world
 
 def test_a_peer_that_refuses_too_many_prefixes_is_understood(world: World, kind: str) -> None:
     catbird, other = world.catbird(65001), world.router(kind, 65002)
-    three = [route for route in plain(65001, count=3) if route.family == "ipv4"]
-    start_pair(catbird, other, announce_one=three, two_has={"max_prefixes": 2})
+    four = [route for route in plain(65001, count=4) if route.family == "ipv4"]
+    start_pair(catbird, other, announce_one=four[:2], two_has={"max_prefixes": 2})
+    wait_routes(other, *prefixes(four[:2]))
+    catbird.announce(four[2])
+    catbird.announce(four[3])  # FRR counts before it adds, so that the fourth is what it minds
     until(
         lambda: "Maximum Number of Prefixes Reached" in str(catbird.peer(other.node.ipv4)["last_error"]),
         "catbird shows the peer's reason",
