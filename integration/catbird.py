@@ -10,6 +10,10 @@ import sys
 
 
 def run_speaker(argv: list[str]) -> int:
+    from integration.node.lean import hidden
+
+    with hidden("ssl"):  # 4 MB, and no port of the speaker speaks TLS
+        import asyncio  # noqa: F401
     from integration.node.speaker_daemon import main as speaker
 
     return speaker(argv)

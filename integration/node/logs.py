@@ -8,20 +8,15 @@ logged per route.
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
-if "rich" not in sys.modules:
-    # structlog would import rich for tracebacks that we never draw: 5 MB of the daemon's memory.
-    sys.modules["rich"] = None  # type: ignore[assignment]
-    import structlog
+from integration.node.lean import hidden
 
-    del sys.modules["rich"]
-else:
+with hidden("rich"):  # 5 MB, for tracebacks that we never draw
     import structlog
 
 LogFormat = Literal["console", "json"]

@@ -1,7 +1,7 @@
 """Prometheus metrics, /healthz and /readyz.
 
 Cardinality is bounded by the configuration: a dynamic peer counts under the name of its range, never under its own.
-prometheus_client is imported with the first scrape: a speaker that nobody scrapes does not pay its 4 MB.
+prometheus_client is imported with the first scrape: a speaker that nobody scrapes does not pay its 8 MB.
 """
 
 from __future__ import annotations
