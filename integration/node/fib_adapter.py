@@ -120,9 +120,10 @@ class FibAdapter:
             self._close_sockets()
 
     async def reconfigure(self, config: KernelConfig) -> None:
-        """Another configuration from now on. Routes change their metric, protocol or table without a gap. Raises OSError.
+        """Another configuration from now on. Routes change their metric, protocol or table without a gap.
 
-        What an earlier run left and nobody has claimed by now goes if protocol or table change.
+        What an earlier run left and nobody has claimed by now goes if protocol or table change. Turning `program` off
+        removes our routes; after turning it on the speaker must say again what it wants.
         """
         if config == self._config or self._requests is None:
             return
@@ -132,25 +133,28 @@ class FibAdapter:
             self._pause()
         self._close_monitor()
         before, self._config = self._config, config
-        tables = (before.table, *_tables_of(config))
-        # With the old protocol set apart: our routes must not be taken for another program's while they are rewritten.
-        snapshot = await read_kernel(
-            self._netlink, self._decoder, KernelState(tables), before.route_protocol, before.table
-        )
-        self._state.adopt(snapshot.state)
         self._learned.set_rules(config)
         self._next_hops.set_tables(_resolved_in(config))
         self._follower.set_config(config)
-        if before.program:
-            if not config.program:
-                self._writer.want_nothing()
-            self._writer.reconfigure(config)
-            await self._write_all()
-        else:
-            self._writer.reconfigure(config)
-        self._monitor = self._open_monitor()
-        await self._read()
+        if before.program and not config.program:
+            self._writer.want_nothing()
+        self._writer.reconfigure(config)
+        try:
+            await self._rewrite(before)
+            self._monitor = self._open_monitor()
+            await self._read()
+        except OSError as error:
+            self._events.event("fib_resync_failed", error=error.strerror or str(error))
+            self._want_resync()
         self._listen()
+
+    async def _rewrite(self, before: KernelConfig) -> None:
+        """With the old protocol set apart, or our own routes would be taken for another program's now."""
+        state = KernelState((before.table, *_tables_of(self._config)))
+        snapshot = await read_kernel(self._netlink, self._decoder, state, before.route_protocol, before.table)
+        self._state.adopt(snapshot.state)
+        if before.program:
+            await self._write_all()
 
     def freeze(self) -> None:
         """Take no more wishes: while the speaker takes its peers down, what they taught must stay in the kernel."""
@@ -294,7 +298,8 @@ class FibAdapter:
         if told:
             self._after(max(_SETTLE_S, self._told_again_at - now), self._tell)
             if self._writer.has_work and self._config.program:
-                self._after(0, self._flush)
+                # Not at once: a link that fails tells of its routes first, and they need not be tried again.
+                self._after(_SETTLE_S, self._flush)
         self._plan_retry()
         if self._follower.is_in_doubt:
             self._want_resync()

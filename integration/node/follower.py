@@ -95,7 +95,7 @@ class Follower:
         self._routes_moved = True
         if not is_new or (before.name, before.is_up) != (link.name, link.is_up):
             self._changed_links.add(link.index)
-        if is_new and link.is_running and not before.is_running:
+        if is_new and (link.is_up, link.is_running) > (before.is_up, before.is_running):
             self._writer.retry_all()
         if before.is_up and not (is_new and link.is_up):
             self.is_in_doubt = True  # the kernel drops the link's IPv4 routes and tells nobody

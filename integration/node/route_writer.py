@@ -6,6 +6,7 @@ felix/DESIGN.md for what may be done to whom.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ class RouteWriter:
         self.templates = RouteTemplates(config)
         self._queue: deque[tuple[FamilyRoutes, Iterator[Nlri]]] = deque()
         self._queued = 0
+        self._down_links: frozenset[int] = frozenset()
+        self._nowhere: dict[int, bool] = {}
 
     # What is wanted.
 
@@ -153,7 +156,7 @@ class RouteWriter:
                     self._retry_no_later_than(waiting.retry_at)
 
     def _retry_no_later_than(self, at: float) -> None:
-        if self.next_retry_at is None or at < self.next_retry_at:
+        if at < math.inf and (self.next_retry_at is None or at < self.next_retry_at):
             self.next_retry_at = at
 
     def seen(self, prefix: Nlri, via: Via, now: float) -> None:
@@ -248,6 +251,8 @@ class RouteWriter:
                 self._queue.append((routes, iter(routes.dirty)))
                 self._queued += len(routes.dirty)
                 routes.dirty = {}
+        self._down_links = frozenset(index for index, link in self._state.links.items() if not link.is_up)
+        self._nowhere = {}
         batch = Batch()
         looked_at = 0  # most of them may need no request, but looking takes time as well
         while self._queue and looked_at < limit:
@@ -276,6 +281,10 @@ class RouteWriter:
         template = self.templates.of(routes.family, wanted)
         if template is there:
             routes.waiting.pop(prefix, None)
+            return
+        if self._down_links and self._leads_nowhere(template):
+            # The kernel would refuse it and has dropped what stood there, or does so now; retry_all follows the link.
+            routes.waiting[prefix] = Waiting("its interface is down", math.inf, _FIRST_RETRY_S)
             return
         if self._is_taken(routes, prefix, template.via):
             return
@@ -327,6 +336,15 @@ class RouteWriter:
         batch.messages.append(encoder.delete(prefix, first_sequence + len(batch.messages)))
         batch.requests.append((routes, prefix, None, encoder))
         self.counters.deletes += 1
+
+    def _leads_nowhere(self, template: RouteEncoder) -> bool:
+        """Asked once for each distinct route and batch."""
+        answer = self._nowhere.get(id(template))
+        if answer is None:
+            hops = template.via.hops
+            answer = bool(hops) and all(hop.ifindex in self._down_links for hop in hops)
+            self._nowhere[id(template)] = answer
+        return answer
 
     def _is_taken(self, routes: FamilyRoutes, prefix: Nlri, via: Via) -> bool:
         """Whether another program's route stands at this prefix and metric; NLM_F_REPLACE would not ask whose it is."""
