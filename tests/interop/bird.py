@@ -18,7 +18,7 @@ protocol direct {{ ipv4; ipv6; interface "eth0"; }}
 """
 
 _PEER = """protocol bgp {name} {{
-  local as {local_asn}; neighbor {address} as {asn}{port};
+  local as {local_asn}; neighbor {address} as {asn};
   hold time {hold_time_s};
   connect delay time 1; connect retry time 1; error wait time 1, 2; startup hold time 5;
   graceful restart {graceful}; graceful restart time {restart_time_s};
@@ -33,10 +33,11 @@ _CHANNEL = """  {family} {{ import all; {options}
 
 @dataclass(slots=True, eq=False)
 class Bird(Router):
+    forced_router_id: str = ""
     kind: ClassVar[str] = "bird"
 
     def configuration(self) -> str:
-        text = _HEAD.format(log=self.log_path, router_id=self.router_id)
+        text = _HEAD.format(log=self.log_path, router_id=self.forced_router_id or self.router_id)
         for family in ("ipv4", "ipv6"):
             routes = [route for route in self.announcements.values() if route.family == family]
             lines = "".join(f"  route {route.prefix} blackhole{_attributes(route)};\n" for route in routes)
@@ -47,6 +48,9 @@ class Bird(Router):
         options = []
         if peer.password:
             options.append(f'password "{peer.password}";')
+        if peer.source:
+            options.append(f"source address {peer.source};")
+        options += peer.more
         if peer.passive:
             options.append("passive yes;")
         if peer.ttl_security:
@@ -67,9 +71,8 @@ class Bird(Router):
         return _PEER.format(
             name=peer.name,
             local_asn=peer.local_asn or self.asn,
-            address=peer.address,
+            address=f"{peer.address}%{peer.interface}" if peer.interface else peer.address,
             asn=peer.asn,
-            port="",
             hold_time_s=peer.hold_time_s,
             graceful="on" if peer.graceful_restart else "aware",
             restart_time_s=peer.restart_time_s,
@@ -129,6 +132,7 @@ def _attributes(route: Announcement) -> str:
     words = [f"bgp_path.prepend({asn});" for asn in reversed(route.prepend)]
     words += [f"bgp_community.add(({text.replace(':', ',')}));" for text in route.communities]
     words += [f"bgp_large_community.add(({text.replace(':', ',')}));" for text in route.large_communities]
+    words += [f"bgp_ext_community.add(({text.replace(':', ',')}));" for text in route.extended_communities]
     if route.local_pref is not None:
         words.append(f"bgp_local_pref = {route.local_pref};")
     return " { " + " ".join(words) + " }" if words else ""
@@ -176,6 +180,7 @@ def _seen(prefix: str, attributes: dict[str, str], *, is_stale: bool) -> SeenRou
         origin=attributes.get("origin", "").lower(),
         communities=tuples("community"),
         large_communities=tuples("large_community"),
+        extended_communities=tuples("ext_community"),
         med=number("med"),
         local_pref=number("local_pref"),
         is_stale=is_stale,

@@ -39,6 +39,7 @@ class Catbird(Router):
     has_policy: bool = True  # an import and an export policy for every peer (RFC 8212)
     graceful_shutdown: bool = False  # for every peer (RFC 8326)
     ranges: dict[str, int] = field(default_factory=dict)  # dynamic peers: prefix → AS number
+    range_lines: str = ""  # more of each of these
 
     kind: ClassVar[str] = "catbird"
 
@@ -58,6 +59,7 @@ class Catbird(Router):
             text += f'[[originate]]\nprefix = "{route.prefix}"\n{local_pref}'
         for prefix, asn in self.ranges.items():
             text += f'[[peer]]\nname = "range"\nrange = "{prefix}"\nasn = {asn}\nimport = "accept"\nexport = "out"\n'
+            text += self.range_lines
         return text + "".join(self._peer(peer) for peer in self.peers.values())
 
     def _peer(self, peer: PeerSpec) -> str:
@@ -79,7 +81,7 @@ class Catbird(Router):
             keys["graceful_shutdown"] = True
         if self.has_policy:
             keys |= {"import": "accept", "export": "out"}
-        for name in ("local_asn", "password", "multihop", "shutdown"):
+        for name in ("local_asn", "password", "multihop", "shutdown", "source", "interface"):
             if (value := getattr(peer, name)) is not None:
                 keys[name] = value
         if peer.ttl_security:
@@ -88,7 +90,8 @@ class Catbird(Router):
             keys["max_prefixes"] = peer.max_prefixes
         if peer.next_hop_self:
             keys["next_hop"] = "self"
-        return "[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+        lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+        return "\n".join(["[[peer]]", *lines, *peer.more]) + "\n"
 
     def launch(self, *, recovering: bool) -> None:
         del recovering  # it finds its own routes in the kernel and says so (the F bit) by itself
@@ -176,6 +179,7 @@ def _seen(prefix: str, path: dict[str, Any]) -> SeenRoute:
         origin=str(path["origin"]).lower(),
         communities=frozenset(path["communities"]),
         large_communities=frozenset(path["large_communities"]),
+        extended_communities=frozenset(path["extended_communities"]),
         med=path["med"],
         local_pref=path["local_pref"],
         is_stale=bool(path["stale"]),
@@ -184,8 +188,10 @@ def _seen(prefix: str, path: dict[str, Any]) -> SeenRoute:
 
 def _export_rule(route: Announcement) -> str:
     sets = []
-    if route.communities or route.large_communities:
-        sets.append(f"communities = {json.dumps([*route.communities, *route.large_communities])}")
+    if route.communities or route.large_communities or route.extended_communities:
+        sets.append(
+            f"communities = {json.dumps([*route.communities, *route.large_communities, *route.extended_communities])}"
+        )
     if route.med is not None:
         sets.append(f"med = {route.med}")
     if route.prepend:

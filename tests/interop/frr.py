@@ -70,6 +70,9 @@ class Frr(Router):
             lines.append(f" set community {' '.join(route.communities)}")
         if route.large_communities:
             lines.append(f" set large-community {' '.join(route.large_communities)}")
+        for text in route.extended_communities:
+            kind, value = text.split(":", 1)
+            lines.append(f" set extcommunity {kind} {value}")
         if route.med is not None:
             lines.append(f" set metric {route.med}")
         if route.local_pref is not None:
@@ -191,6 +194,7 @@ def _seen(prefix: str, path: dict[str, Any]) -> SeenRoute:
         origin=str(path.get("origin", "")).lower(),
         communities=frozenset(path.get("community", {}).get("list", [])),
         large_communities=frozenset(path.get("largeCommunity", {}).get("list", [])),
+        extended_communities=frozenset(path.get("extendedCommunity", {}).get("string", "").lower().split()),
         med=path.get("metric"),
         local_pref=path.get("locPrf"),
         is_stale=bool(path.get("stale")),
@@ -210,13 +214,17 @@ def _peer_lines(peer: PeerSpec) -> list[str]:
         words.append("ttl-security hops 1")
     if peer.multihop:
         words.append(f"ebgp-multihop {peer.multihop}")
+    if peer.source:
+        words.append(f"update-source {peer.source}")
+    if peer.interface:
+        words.append(f"interface {peer.interface}")
     if peer.extended_next_hop:
         words.append("capability extended-nexthop")
     if not peer.four_octet_asn:
         words.append("dont-capability-negotiate")
     if peer.shutdown:
         words.append(f"shutdown message {peer.shutdown}")
-    return [f"neighbor {peer.address} {word}" for word in words]
+    return [f"neighbor {peer.address} {word}" for word in words] + list(peer.more)
 
 
 def _configure(asn: int, *lines: str) -> list[str]:

@@ -23,6 +23,7 @@ _PEER = """[[neighbors]]
     idle-hold-time-after-reset = 1
   [neighbors.transport.config]
     passive-mode = {passive}
+    local-address = "{source}"
   [neighbors.ttl-security.config]
     enabled = {ttl_security}
   [neighbors.ebgp-multihop.config]
@@ -182,6 +183,7 @@ def _peer_text(asn: int, peer: PeerSpec) -> str:
         hold_time_s=peer.hold_time_s,
         keepalive_s=max(1, peer.hold_time_s // 3),
         passive=flag(peer.passive),
+        source=peer.source or "",
         ttl_security=flag(peer.ttl_security),
         multihop=flag(peer.multihop),
         multihop_ttl=peer.multihop or 0,
@@ -192,6 +194,7 @@ def _peer_text(asn: int, peer: PeerSpec) -> str:
         text = text.replace(
             "    enabled = true\n  [neighbors.ebgp", "    enabled = true\n    ttl-min = 255\n  [neighbors.ebgp"
         )
+    text += "".join(f"{line}\n" for line in peer.more)
     for family in peer.families:
         text += _FAMILY.format(family=family, graceful=flag(peer.graceful_restart))
         if peer.max_prefixes is not None:

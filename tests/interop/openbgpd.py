@@ -139,6 +139,9 @@ def _peer_lines(peer: PeerSpec) -> list[str]:
         lines.append("announce restart no")
     if peer.max_prefixes is not None:
         lines.append(f"max-prefix {peer.max_prefixes} restart 1")
+    if peer.source:
+        lines.append(f"local-address {peer.source}")
+    lines += peer.more
     if peer.shutdown:
         lines.append("down")
     if peer.next_hop_self:

@@ -44,6 +44,9 @@ class PeerSpec:
     shutdown: str | None = None  # administratively down, with this reason
     next_hop_self: bool = False
     multihop: int | None = None
+    source: str | None = None
+    interface: str | None = None  # scope of a link-local address
+    more: tuple[str, ...] = ()  # further lines in the router's own language, inside this peer's part
 
     @property
     def name(self) -> str:
@@ -60,6 +63,7 @@ class Announcement:
     med: int | None = None
     local_pref: int | None = None
     prepend: tuple[int, ...] = ()
+    extended_communities: tuple[str, ...] = ()  # "rt:65002:1"; BIRD and FRR only
 
     @property
     def family(self) -> FamilyName:
@@ -76,6 +80,7 @@ class SeenRoute:
     origin: str = ""
     communities: frozenset[str] = frozenset()
     large_communities: frozenset[str] = frozenset()
+    extended_communities: frozenset[str] = frozenset()
     med: int | None = None
     local_pref: int | None = None
     is_stale: bool = False
