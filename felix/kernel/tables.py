@@ -29,6 +29,9 @@ class RouteTable:
     def __iter__(self) -> Iterator[Prefix]:
         return iter(self._routes)
 
+    def __contains__(self, prefix: Prefix) -> bool:
+        return prefix in self._routes
+
     def get(self, prefix: Prefix) -> Vias:
         found = self._routes.get(prefix)
         if found is None:
