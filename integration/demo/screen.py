@@ -25,10 +25,19 @@ def result_line(result: Result) -> Text:
 
 
 def watch(world: World, console: Console) -> None:
-    """Shows the world until a signal ends it."""
+    """Shows the world until a signal ends it. A daemon that somebody kills is seen dead, then started again."""
+    found_dead: set[str] = set()
     with Live(console=console, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
+            for name, daemon in world.daemons.items():
+                if daemon.why_dead() is None:
+                    found_dead.discard(name)
+                elif name in found_dead:
+                    daemon.kill()
+                    daemon.start()
+                else:
+                    found_dead.add(name)
             replies = world.ping(world.pairs(), timeout_s=0.5)
             live.update(picture(world, world.sessions(), world.kernels(), replies), refresh=True)
             time.sleep(max(0.0, began + REFRESH_S - time.monotonic()))
@@ -47,14 +56,16 @@ def _sessions_table(
     world: World, sessions: Mapping[tuple[str, str], str], kernels: Mapping[str, KernelState]
 ) -> RenderableType:
     table = Table(title="Sessions and kernels", title_justify="left", header_style="bold")
-    for column in ("router", "speaker", "AS", "address", *(f"→ {router.name}" for router in world.plan.routers)):
+    for column in ("router", "speaker", "pid", "AS", "address", *(f"→ {router.name}" for router in world.plan.routers)):
         table.add_column(column)
     table.add_column("kernel routes by BGP")
     for router in world.plan.routers:
         states = [_state(router, peer, sessions) for peer in world.plan.routers]
         kernel = kernels[router.name]
         shown = Text(str(kernel), style="green" if kernel.is_right else "yellow")
-        table.add_row(router.name, router.kind, str(router.asn), f"{router.ipv4}", *states, shown)
+        daemon = world.daemons[router.name]
+        pid = str(daemon.processes[-1].pid) if daemon.why_dead() is None else "dead"
+        table.add_row(router.name, router.kind, pid, str(router.asn), f"{router.ipv4}", *states, shown)
     return table
 
 
@@ -95,6 +106,7 @@ def _hints(world: World) -> RenderableType:
         lines += [
             f"  catbird show peers --socket {node.socket_path}",
             f"  catbird show routes {world.plan.tor.aggregates[0]} --why --socket {node.socket_path}",
+            f"  kill -9 {node.processes[-1].pid}    and no packet is lost",
         ]
     lines.append(f"  ip netns exec {world.run.namespaces[first.name].file_name} ping {world.plan.workloads[-1].ipv4}")
     return Text("\n".join(lines), style="dim")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -67,6 +71,42 @@ def test_all_checks_pass_whatever_the_tor_runs(tor: str) -> None:
     assert figures["packets between all workloads"]["ipv6_pairs"] == 42
     killed = figures["kill -9 and restart of node1's speaker"]
     assert (killed["packets_lost"], killed["routes_lost"], killed["stale_routes_left"]) == (0, 0, 0)
+
+
+def test_the_live_view_shows_a_killed_speaker_come_back() -> None:
+    screen, terminal = pty.openpty()
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "integration.catbird", "demo", "--nodes", "2"],
+        cwd=PROJECT,
+        env=os.environ | {"COLUMNS": "160", "LINES": "50", "TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = _read_until(screen, rb"kill -9 (\d+)")
+    os.kill(int(seen[1]), signal.SIGKILL)
+    _read_until(screen, rb"node1[^\n]* dead ")
+    after = _read_until(screen, rb"kill -9 (\d+)", unlike=seen[1])
+    _read_until(screen, rb"node1[^\n]*" + after[1] + rb"[^\n]*Established[^\n]*Established[^\n]*8 right")
+    demo.send_signal(signal.SIGINT)
+    _read_until(screen, rb"no namespace, process or file left")
+    assert demo.wait(30) == 0
+    os.close(screen)
+
+
+def _read_until(screen: int, pattern: bytes, unlike: bytes = b"", within_s: float = 30.0) -> re.Match[bytes]:
+    """Reads the terminal until the pattern is there, and its group is not `unlike`."""
+    text = b""
+    deadline = time.monotonic() + within_s
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([screen], [], [], left)[0]:
+            text += os.read(screen, 65536)
+        plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text)
+        for found in re.finditer(pattern, plain):
+            if not unlike or found[1] != unlike:
+                return found
+    raise AssertionError(f"{pattern!r} did not show up in {text[-3000:].decode(errors='replace')}")
 
 
 def test_two_nodes_are_enough() -> None:
