@@ -32,7 +32,6 @@ class Neighbour:
         self.owes_end_of_rib: list[Family] = []
         self.warned: set[Family] = set()
         self.dropped_attributes = 0
-        self.sent_counts: dict[Family, tuple[object, int]] = {}  # of an earlier look, with what it was true for
         self.source = Source(name, "ibgp", config.address.packed if config.address else b"")
         self.configure(speaker, config)
 

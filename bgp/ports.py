@@ -66,7 +66,10 @@ class NextHopTracker(Protocol):
     """Resolves next hops against the kernel and says when an answer changes (Speaker.next_hops_changed)."""
 
     def track(self, address: Address) -> Resolution:
-        """Answer now and keep watching. A 32-octet address is global + link-local (RFC 2545)."""
+        """Answer now and keep watching. A 32-octet address is global + link-local (RFC 2545).
+
+        A link-local address alone is followed by the name of its interface: there it is somebody, elsewhere another.
+        """
 
     def forget(self, address: Address) -> None: ...
 

@@ -235,7 +235,7 @@ class Speaker:
             allowed_own_asn=config.allowed_own_asn,
             router_id=self.config.router_id.packed,
             own_address=session.local_address,
-            track=self._track,
+            track=self._tracker(config.interface),
         )
         self._mark_own()
         restart = negotiated.peer_restart
@@ -449,6 +449,13 @@ class Speaker:
 
     # --- next hops and the kernel (FibListener) ---------------------------------------------------------------------
 
+    def _tracker(self, interface: str) -> Callable[[Address], HopState]:
+        """`_track` for a session over this interface: a link-local next hop means something only there."""
+        if not interface:
+            return self._track
+        scope = interface.encode()
+        return lambda hop: self._track(hop + scope if len(hop) == 16 and hop[:2] == b"\xfe\x80" else hop)
+
     def _track(self, address: Address) -> HopState:
         state = self._hops.get(address)
         if state is None:
@@ -473,7 +480,7 @@ class Speaker:
     def _is_own(self, address: Address) -> bool:
         if address[:16] in self._local_addresses:
             return True
-        return any(session.local_address == address for session in self._by_session)
+        return any(session.local_address == address[:16] for session in self._by_session)
 
     def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None:
         states = {self._hops[address] for address in changed if address in self._hops}

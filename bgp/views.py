@@ -83,22 +83,16 @@ def _prefixes(speaker: Speaker, neighbour: Neighbour, family: Family) -> dict[st
 
 
 def _sent_count(speaker: Speaker, neighbour: Neighbour, family: Family) -> int:
-    """Counted, not kept: the Adj-RIB-Out is a function of the table."""
+    """Counted, not kept: the Adj-RIB-Out is a function of the table. One count serves all members of a group."""
     group = neighbour.group
     if group is None or family not in group.rules.families:
         return 0
     rib = speaker.ribs[family]
-    if not rib.table:
-        return 0
-    stamp = (rib.version, id(group))
-    if neighbour.sent_counts.get(family, (None, 0))[0] == stamp:
-        return neighbour.sent_counts[family][1]
-    count = 0
-    for path, nlris in rib.by_best().items():
-        if path.source is not neighbour.source:
-            count += sum(len(run) for block, run in group.parts(family, path, nlris) if block is not None)
-    neighbour.sent_counts[family] = (stamp, count)
-    return count
+    version, counts = group.told_counts.get(family, (-1, {}))
+    if version != rib.version:
+        counts = group.count_told(family, rib)
+        group.told_counts[family] = (rib.version, counts)
+    return sum(counts.values()) - counts.get(neighbour.source, 0)
 
 
 def _dropped(neighbour: Neighbour) -> int:

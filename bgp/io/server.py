@@ -114,9 +114,19 @@ class SpeakerServer:
                 sock, name = listener.accept()
             except BlockingIOError:
                 return
+            except ConnectionAbortedError:
+                continue  # the peer was quicker
             except OSError:
-                return  # the peer was quicker, or there are no descriptors left: the next turn tries again
+                # No descriptors left, say. The listener stays readable, so look away for a while.
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(1.0, self._listen_again, listener)
+                return
             self._take(sock, name)
+
+    def _listen_again(self, listener: socket.socket) -> None:
+        if listener in self._listeners.values():
+            asyncio.get_running_loop().add_reader(listener, self._acceptable, listener)
 
     def _take(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
         try:

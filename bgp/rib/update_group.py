@@ -77,6 +77,7 @@ class UpdateGroup:
         self.rules = rules
         self.members: dict[Source, Member] = {}
         self._too_large = too_large
+        self.told_counts: dict[Family, tuple[int, dict[Source, int]]] = {}  # an earlier count, with the table's version
         own = dict(rules.own_addresses)
         self._own: dict[Family, Address] = {}
         for family in rules.families:
@@ -115,19 +116,9 @@ class UpdateGroup:
         return block
 
     def _made(self, path: Path, family: Family, setting: RouteSetting) -> Block | None:
-        rules, source = self.rules, path.source
-        if source.kind == "ibgp" and not rules.is_ebgp:
-            return None  # RFC 4271 §9.2: that is what reflectors are for
-        attributes = path.attributes
-        if b"\xff\xff\xff" in attributes.block:  # perhaps a well-known community (RFC 1997)
-            communities = attributes.fields.communities
-            if rewrite.has_community(communities, rewrite.NO_ADVERTISE):
-                return None
-            if rules.is_ebgp and (
-                rewrite.has_community(communities, rewrite.NO_EXPORT)
-                or rewrite.has_community(communities, rewrite.NO_EXPORT_SUBCONFED)
-            ):
-                return None
+        rules, source, attributes = self.rules, path.source, path.attributes
+        if not self._may_leave(path):
+            return None
         next_hop = self._next_hop(path, family, setting)
         if not next_hop:
             return None
@@ -147,6 +138,51 @@ class UpdateGroup:
             self._too_large(path)
             return None
         return block
+
+    def _may_leave(self, path: Path) -> bool:
+        """What no policy can allow: internal to internal, and the well-known communities of RFC 1997."""
+        rules, attributes = self.rules, path.attributes
+        if path.source.kind == "ibgp" and not rules.is_ebgp:
+            return False  # RFC 4271 §9.2: that is what reflectors are for
+        if b"\xff\xff\xff" not in attributes.block:
+            return True
+        communities = attributes.fields.communities
+        if rewrite.has_community(communities, rewrite.NO_ADVERTISE):
+            return False
+        return not rules.is_ebgp or not (
+            rewrite.has_community(communities, rewrite.NO_EXPORT)
+            or rewrite.has_community(communities, rewrite.NO_EXPORT_SUBCONFED)
+        )
+
+    def count_told(self, family: Family, rib: LocRib) -> dict[Source, int]:
+        """How many prefixes members are told, by whose they are; without encoding anything."""
+        policy = self.rules.policy
+        counts: dict[Source, int] = {}
+        if policy.rejects_all:
+            return counts
+        if policy.needs_prefix:
+            told = (
+                (
+                    path,
+                    sum(
+                        len(run)
+                        for verdict, run in policy.judge_all(PathView(path), family, nlris)
+                        if verdict is not None
+                    ),
+                )
+                for path, nlris in rib.by_best().items()
+                if self._may_leave(path)
+            )
+        else:
+            told = (
+                (path, count)
+                for path, count in rib.count_by_best().items()
+                if self._may_leave(path)
+                and (policy.accepts_all or policy.judge(PathView(path), None, family) is not None)
+            )
+        for path, count in told:
+            counts[path.source] = counts.get(path.source, 0) + count
+        return counts
 
     def _patched(self, path: Path, family: Family, setting: RouteSetting, next_hop: Address) -> Block | None:
         """The commonest case by patching bytes: an external route goes on to an internal peer, LOCAL_PREF put in."""

@@ -438,6 +438,16 @@ def is_host_address(address: Address) -> bool:
     return address[0] != 0xFF and any(address[:16])
 
 
+def one_next_hop(address: Address) -> Address:
+    """A pair without a global address → the link-local one alone.
+
+    On links that have no other addresses BIRD sends `::` in the global one's place and FRR the link-local one twice.
+    """
+    if len(address) == 32 and (address[:2] == b"\xfe\x80" or not any(address[:16])):
+        return address[16:]
+    return address
+
+
 def name_of(code: int) -> str:
     if code == MP_REACH:
         return "MP_REACH_NLRI"

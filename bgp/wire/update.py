@@ -27,6 +27,7 @@ from bgp.wire.attributes import (
     attribute,
     is_host_address,
     name_of,
+    one_next_hop,
     scan_nominal,
 )
 from bgp.wire.errors import NotificationError
@@ -266,7 +267,7 @@ class UpdateParser:
             raise NotificationError(
                 3, 9, attribute(OPTIONAL, MP_REACH, value), f"next hop of {octets} octets for {family.name}"
             )
-        return family, value[4 : 4 + octets], split_nlri(value[nlri_at:], family)
+        return family, one_next_hop(value[4 : 4 + octets]), split_nlri(value[nlri_at:], family)
 
     def _take_unreach(self, value: bytes, changes: list[RouteChange], *, is_alone: bool) -> None:
         if len(value) < 3:
