@@ -48,6 +48,10 @@ class KernelState:
         link = self.links.get(ifindex)
         return link.name if link is not None else ""
 
+    def interface_index(self, name: str) -> int:
+        """0 if there is none of that name."""
+        return next((index for index, link in self.links.items() if link.name == name), 0)
+
     def leads_out(self, via: Via) -> bool:
         """At least one of its interfaces is up, so that the kernel keeps the route and uses it."""
         return not via.hops or any((link := self.links.get(hop.ifindex)) and link.is_up for hop in via.hops)

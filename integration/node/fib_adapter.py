@@ -188,11 +188,6 @@ class FibAdapter:
     def forget(self, address: Address) -> None:
         self._next_hops.forget(address)
 
-    def scope(self, address: Address, ifindex: int) -> None:
-        """On which link a link-local next hop is. Call it before `track`."""
-        self._next_hops.scope(address, ifindex)
-        self._after(_SETTLE_S, self._tell)
-
     # For people
 
     def explain(self, family: Family, nlri: Nlri) -> dict[str, Any]:

@@ -22,7 +22,6 @@ class NextHops:
         self._tables = tables
         self._default_route_resolves = default_route_resolves
         self._answers: dict[Address, Resolution] = {}
-        self._scopes: dict[Address, int] = {}
 
     def set_tables(self, tables: Sequence[int]) -> None:
         self._tables = tables
@@ -35,10 +34,6 @@ class NextHops:
     def forget(self, address: Address) -> None:
         self._answers.pop(address, None)
 
-    def scope(self, address: Address, ifindex: int) -> None:
-        """On which link a link-local address is: the one over which the session with it runs."""
-        self._scopes[address] = ifindex
-
     def take_changes(self) -> dict[Address, Resolution]:
         changed = {}
         for address, before in self._answers.items():
@@ -49,11 +44,14 @@ class NextHops:
         return changed
 
     def resolve(self, address: Address) -> Resolution:
-        """4 or 16 octets, or 32: a global and a link-local address of one router (RFC 2545 §3)."""
+        """4 or 16 octets, or 32: a global and a link-local address of one router (RFC 2545 §3).
+
+        A link-local one alone is followed by its interface's name.
+        """
         if len(address) == 32:
             return self._resolve_pair(address[:16], address[16:])
-        if _is_link_local(address):
-            return self._on_link(address, self._scopes.get(address, 0), metric=0)
+        if _is_link_local(address[:16]):
+            return self._on_link(address[:16], self._state.interface_index(address[16:].decode()), metric=0)
         if len(address) not in (4, 16) or address in self._state.own_addresses:
             return UNREACHABLE
         for via in self._candidates(address):
@@ -66,9 +64,6 @@ class NextHops:
 
     def _resolve_pair(self, address: Address, link_local: Address) -> Resolution:
         """The link-local address is good only where its owner is a neighbour, which is where the global one is."""
-        if _is_link_local(address) or not any(address):
-            index = self._scopes.get(address + link_local, 0) or self._scopes.get(link_local, 0)
-            return self._on_link(link_local, index, metric=0)
         answer = self.resolve(address)
         is_neighbour = answer.reachable and all(hop.address == address for hop in answer.hops)
         if not is_neighbour or not _is_link_local(link_local):

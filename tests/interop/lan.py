@@ -106,6 +106,12 @@ class Lan:
         )
         return node
 
+    def add_cable(self, one: Node, two: Node, interface: str) -> None:
+        """One more link, between these two alone. It has only the link-local address that each end is given."""
+        _batch(f"link add {interface} netns {one.netns} type veth peer name {interface} netns {two.netns}")
+        for node in (one, two):
+            node.ip("link", "set", interface, "addrgenmode", "none", "up")
+
 
 @contextmanager
 def lan() -> Iterator[Lan]:

@@ -50,7 +50,8 @@ class PeerSpec:
 
     @property
     def name(self) -> str:
-        return "p" + self.address.replace(".", "_").replace(":", "_").replace("%", "_")
+        address = f"{self.address}%{self.interface}" if self.interface else self.address
+        return "p" + address.replace(".", "_").replace(":", "_").replace("%", "_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,30 @@ def test_a_session_between_link_local_addresses_carries_both_families_into_the_k
         until(lambda: "10.1.1.0/24" in other.node.ip("route"), f"{kind}'s kernel has IPv4")
 
 
+def test_the_same_link_local_address_on_two_links_is_two_peers(world: World) -> None:
+    """Top-of-rack switches are all fe80::1 to their hosts."""
+    catbird, left, right = world.catbird(65001, kernel=KERNEL), world.bird(65002), world.frr(65003)
+    for interface, other in (("left", left), ("right", right)):
+        world.lan.add_cable(catbird.node, other.node, interface)
+        catbird.node.ip("address", "add", "fe80::2/64", "dev", interface, "nodad")
+        other.node.ip("address", "add", "fe80::1/64", "dev", interface, "nodad")
+    specs = [
+        PeerSpec(address="fe80::1", asn=asn, interface=interface, extended_next_hop=True)
+        for asn, interface in ((65002, "left"), (65003, "right"))
+    ]
+    catbird.peers = {f"fe80::1%{spec.interface}": spec for spec in specs}
+    catbird.start(announce=plain(65001))
+    for other, interface in ((left, "left"), (right, "right")):
+        back = PeerSpec(address="fe80::2", asn=65001, interface=interface, extended_next_hop=True)
+        other.start(back, announce=plain(other.asn))
+    wait_routes(catbird, *prefixes(plain(65002)), *prefixes(plain(65003)))
+    until(lambda: "10.3.1.0/24 via inet6 fe80::1 dev right" in catbird.node.ip("route"), "right is reached by right")
+    until(lambda: "10.2.1.0/24 via inet6 fe80::1 dev left" in catbird.node.ip("route"), "left is reached by left")
+    catbird.node.ip("link", "set", "left", "down")
+    until(lambda: "dev left" not in catbird.node.ip("route"), "left is gone")
+    assert "10.3.1.0/24 via inet6 fe80::1 dev right" in catbird.node.ip("route")
+
+
 def test_peers_behind_loopback_addresses_meet_over_two_hops(world: World, kind: str) -> None:
     """eBGP multihop with `source`; a node between them routes."""
     catbird, middle, other = world.catbird(65001), world.router("bird", 65009), world.router(kind, 65002)

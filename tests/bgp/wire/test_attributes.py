@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgp.wire import as_path
-from bgp.wire.attributes import PathAttributes, Scan, attribute, build, scan_nominal, split_block
+from bgp.wire.attributes import PathAttributes, Scan, attribute, build, one_next_hop, scan_nominal, split_block
 from bgp.wire.errors import NotificationError
 
 ORIGIN = bytes.fromhex("40 01 01 00")
@@ -181,3 +181,17 @@ def test_a_built_set_reads_back() -> None:
     made = build(next_hop=b"\xc0\0\2\1", med=5, local_pref=200, communities=b"\xfd\xe8\0\1")
     assert scan_nominal(made.block, False) is not None
     assert (made.fields.med, made.fields.local_pref, made.fields.communities) == (5, 200, b"\xfd\xe8\0\1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("20010db8000000000000000000000001" + "fe80" + 13 * "00" + "01", None),
+        (16 * "00" + "fe80" + 13 * "00" + "01", "fe80" + 13 * "00" + "01"),  # BIRD on a link without other addresses
+        (2 * ("fe80" + 13 * "00" + "01"), "fe80" + 13 * "00" + "01"),  # FRR there
+        ("fe80" + 13 * "00" + "01", None),
+        ("c0000201", None),
+    ],
+)
+def test_a_pair_of_next_hops_without_a_global_one_is_the_link_local_one(sent: str, meant: str | None) -> None:
+    assert one_next_hop(bytes.fromhex(sent)) == bytes.fromhex(meant or sent)

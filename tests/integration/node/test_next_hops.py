@@ -121,11 +121,12 @@ def test_a_link_local_address_needs_to_be_told_its_link() -> None:
     node = Node()
     neighbour = parse_address("fe80::2")
     assert node.hops.resolve(neighbour) == UNREACHABLE
-    node.hops.scope(neighbour, 2)
-    assert node.hops.resolve(neighbour) == Resolution(True, 0, (NextHop(neighbour, 2),), "eth1")
-    assert node.hops.resolve(bytes(16) + neighbour).interface == "eth1"
+    there = neighbour + b"eth1"
+    assert node.hops.resolve(there) == Resolution(True, 0, (NextHop(neighbour, 2),), "eth1")
+    assert node.hops.resolve(neighbour + b"eth0").interface == "eth0"
+    assert node.hops.resolve(neighbour + b"gone") == UNREACHABLE
     node.link(2, running=False)
-    assert node.hops.resolve(neighbour) == UNREACHABLE
+    assert node.hops.resolve(there) == UNREACHABLE
 
 
 @pytest.mark.parametrize("address", [b"", b"\1\2\3", bytes(24)])
