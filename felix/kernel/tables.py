@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from felix.kernel.netlink import NLM_F_REPLACE
@@ -29,8 +29,8 @@ class RouteTable:
     def __iter__(self) -> Iterator[Prefix]:
         return iter(self._routes)
 
-    def __contains__(self, prefix: Prefix) -> bool:
-        return prefix in self._routes
+    def has_none_of(self, prefixes: Iterable[Prefix]) -> bool:
+        return self._routes.keys().isdisjoint(prefixes)
 
     def get(self, prefix: Prefix) -> Vias:
         found = self._routes.get(prefix)

@@ -8,8 +8,9 @@ from bgp.families import Family, Nlri
 from felix.kernel.rtnetlink import RouteEncoder
 from felix.kernel.state import KernelState
 from integration.node.learned_routes import FAMILY_OF, LearnedRoutes
+from integration.node.route_books import FamilyRoutes
 from integration.node.route_templates import NUMBER_OF, via_view
-from integration.node.route_writer import FamilyRoutes, RouteWriter
+from integration.node.route_writer import RouteWriter
 
 
 def explain(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice, repeat
 
 from bgp.config import KernelConfig
 from bgp.families import IPV4, IPV6, Address, Family, Nlri, prefix_text
@@ -18,6 +17,7 @@ from bgp.ports import EventSink, FibRoute
 from felix.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, KernelError
 from felix.kernel.rtnetlink import AF_INET, AF_INET6, RouteEncoder, Via
 from felix.kernel.state import KernelState
+from integration.node.route_books import Batch, Counters, FamilyRoutes, Request, Waiting
 from integration.node.route_templates import NUMBER_OF, RouteTemplates, does_fit, hop_text, is_same_place
 
 ADD, REPLACE = NLM_F_CREATE | NLM_F_EXCL, NLM_F_CREATE | NLM_F_REPLACE
@@ -26,54 +26,6 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _FORGIVE_S = 60.0  # a route that stood so long is no longer fought over
 _LOST_BOUND = 1 << 16
 _STEP = 1024
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A route that is not in the kernel, why, and when it is tried again (monotonic seconds)."""
-
-    text: str
-    retry_at: float
-    delay_s: float
-
-
-@dataclass(slots=True)
-class Counters:
-    writes: int = 0
-    deletes: int = 0
-    adopted: int = 0
-    batches: int = 0
-    errors: int = 0
-    conflicts: int = 0
-    put_back: int = 0
-
-
-@dataclass(slots=True)
-class FamilyRoutes:
-    """One family. `stale`: of our protocol in the kernel, by prefix and metric, and not known to be wanted.
-
-    `doomed`: the same, but to be deleted whether everything has converged or not.
-    """
-
-    family: Family
-    desired: dict[Nlri, FibRoute] = field(default_factory=dict)
-    programmed: dict[Nlri, RouteEncoder] = field(default_factory=dict)
-    stale: dict[tuple[Nlri, int], Via] = field(default_factory=dict)
-    doomed: dict[tuple[Nlri, int], Via] = field(default_factory=dict)
-    waiting: dict[Nlri, Waiting] = field(default_factory=dict)
-    conflicts: dict[Nlri, Via] = field(default_factory=dict)
-    dirty: dict[Nlri, None] = field(default_factory=dict)
-    lost_at: dict[Nlri, tuple[float, float]] = field(default_factory=dict)  # when last taken from us, next delay
-
-
-# One request of a batch: where it belongs, its prefix, what it writes (None: it deletes), what stood there before.
-Request = tuple[FamilyRoutes, Nlri, RouteEncoder | None, RouteEncoder | None]
-
-
-@dataclass(slots=True)
-class Batch:
-    messages: list[bytes] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
 
 
 class RouteWriter:
@@ -198,8 +150,8 @@ class RouteWriter:
         """
         routes = self.families[family]
         remaining = dict(found)
-        for count, (prefix, encoder) in enumerate(list(routes.programmed.items())):
-            if not count % _STEP:
+        for number, (prefix, encoder) in enumerate(list(routes.programmed.items())):
+            if not number % _STEP:
                 await step()
             via = remaining.get((prefix, encoder.via.metric))
             if via is not None and does_fit(encoder.via, via):
@@ -273,21 +225,27 @@ class RouteWriter:
         return batch
 
     def _plan_run(self, routes: FamilyRoutes, run: list[Nlri], batch: Batch, first_sequence: int) -> None:
-        """The usual case here, as it comes by the ten thousand: a new route where nothing was. Others one by one."""
-        messages, requests, programmed, templates = batch.messages, batch.requests, routes.programmed, self.templates
+        """The usual case comes by the ten thousand and is taken as a whole: new routes where nothing was."""
         foreign = self._state.tables[NUMBER_OF[routes.family], self._config.table]
-        is_usual = not (routes.stale or routes.doomed or routes.conflicts)
-        for prefix in run:
-            wanted = routes.desired.get(prefix)
-            if is_usual and wanted is not None and prefix not in programmed and prefix not in foreign:
-                template = templates.of(routes.family, wanted)
-                if not (self._down_links and self._leads_nowhere(template)):
-                    messages.append(template.put(prefix, ADD, first_sequence + len(messages)))
-                    requests.append((routes, prefix, template, None))
-                    programmed[prefix] = template
-                    self.counters.writes += 1
-                    continue
-            self._plan_prefix(routes, prefix, batch, first_sequence)
+        is_usual = (
+            not (self._down_links or routes.stale or routes.doomed or routes.conflicts)
+            and routes.programmed.keys().isdisjoint(run)
+            and foreign.has_none_of(run)
+        )
+        wanted = list(map(routes.desired.get, run)) if is_usual else []
+        if not is_usual or not all(wanted):  # `None in wanted` would compare each of them
+            for prefix in run:
+                self._plan_prefix(routes, prefix, batch, first_sequence)
+            return
+        of, family = self.templates.of, routes.family
+        chosen = [of(family, route) for route in wanted if route is not None]
+        numbers = count(first_sequence + len(batch.messages))
+        batch.messages += [
+            template.put(prefix, ADD, number) for template, prefix, number in zip(chosen, run, numbers, strict=False)
+        ]
+        batch.requests += zip(repeat(routes), run, chosen, repeat(None), strict=False)
+        routes.programmed.update(zip(run, chosen, strict=True))
+        self.counters.writes += len(run)
 
     def _plan_prefix(self, routes: FamilyRoutes, prefix: Nlri, batch: Batch, first_sequence: int) -> None:
         wanted = routes.desired.get(prefix)
@@ -308,7 +266,7 @@ class RouteWriter:
         how = ADD
         if there is not None and is_same_place(there.via, template.via):
             how = REPLACE
-        elif (routes.stale or routes.doomed) and (left := _take_left(routes, prefix, template.via)) is not None:
+        elif (routes.stale or routes.doomed) and (left := routes.take_left(prefix, template.via)) is not None:
             if does_fit(template.via, left):
                 self.counters.adopted += 1
                 routes.waiting.pop(prefix, None)
@@ -430,12 +388,3 @@ class RouteWriter:
             error=str(error),
             next_hops=[hop_text(hop) for hop in encoder.via.hops] if encoder is not None else [],
         )
-
-
-def _take_left(routes: FamilyRoutes, prefix: Nlri, via: Via) -> Via | None:
-    """A route of ours that stands where `via` shall stand, though it was not known to be wanted."""
-    for left in (routes.stale, routes.doomed):
-        found = left.get((prefix, via.metric))
-        if found is not None and is_same_place(found, via):
-            return left.pop((prefix, via.metric))
-    return None
