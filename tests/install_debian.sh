@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the BGP daemons that the system tests and benchmarks talk to, if one is missing (Debian 12).
+# Installs what the system tests and benchmarks talk to and look with, if something is missing (Debian 12).
 set -eu
 
 missing=""
@@ -11,6 +11,9 @@ need frr /usr/lib/frr/bgpd
 need gobgpd /usr/bin/gobgpd
 need openbgpd /usr/sbin/bgpd
 need iproute2 /usr/sbin/ip
+need nftables /usr/sbin/nft
+need procps /usr/sbin/sysctl
+need iputils-ping /usr/bin/ping
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
