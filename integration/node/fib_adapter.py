@@ -25,6 +25,7 @@ from felix.kernel.rtnetlink import AF_INET, RT_TABLE_MAIN, RouteDecoder, RouteEn
 from felix.kernel.sockets import MonitorSocket, RequestSocket, SocketFactory, open_netlink
 from felix.kernel.state import KernelState
 from integration.node import fib_views
+from integration.node.debt import ALLOWED_DEBT_S, SHARE, Debt
 from integration.node.event_limit import LimitedEvents
 from integration.node.fib_snapshot import Pace, read_kernel
 from integration.node.follower import Follower
@@ -37,8 +38,6 @@ _READ_LIMIT = 500  # notifications per turn
 _REST = 2.0  # after a full turn of notifications the monitor rests so many times as long as that turn took
 _SETTLE_S = 0.005  # changes are answered together: a failing link brings many
 _FIRST_RESYNC_S = 0.02
-_SHARE = 10.0  # at most a tenth of the time goes into work that a flood of changes by others causes
-_ALLOWED_DEBT_S = 1.0  # before that limit is felt
 _AUDIT_S = 300.0  # the kernel drops routes silently in the cases known here; this finds the others
 
 
@@ -330,7 +329,7 @@ class FibAdapter:
             self._resync_debt.add(time.monotonic() - began_at, time.monotonic())
         except OSError as error:
             self._events.event("fib_resync_failed", error=error.strerror or str(error))
-            self._resync_debt.add(_ALLOWED_DEBT_S, time.monotonic())
+            self._resync_debt.add(ALLOWED_DEBT_S, time.monotonic())
         finally:
             self._resync_task = None
         if self._is_ready:
@@ -383,7 +382,7 @@ class FibAdapter:
         for family, (announced, withdrawn) in self._learned.take_changes().items():
             self._listener.fib_changed(family, announced, withdrawn)
         now = time.monotonic()
-        self._told_again_at = now + _SHARE * (now - began_at)
+        self._told_again_at = now + SHARE * (now - began_at)
 
     # Moments
 
@@ -416,27 +415,6 @@ class FibAdapter:
         if self._requests is not None:
             self._requests.close()
             self._requests = None
-
-
-class Debt:
-    """Time spent on reading everything anew, paid back at a tenth of a second a second.
-
-    A link that fails after a quiet hour is answered at once; one that flaps on a node with a million routes is not.
-    """
-
-    def __init__(self) -> None:
-        self._debt_s = 0.0
-        self._at = 0.0
-
-    def add(self, spent_s: float, now: float) -> None:
-        self._debt_s = self._left(now) + spent_s
-        self._at = now
-
-    def pause_s(self, now: float) -> float:
-        return max(0.0, self._left(now) - _ALLOWED_DEBT_S) * _SHARE
-
-    def _left(self, now: float) -> float:
-        return max(0.0, self._debt_s - (now - self._at) / _SHARE)
 
 
 def _resolved_in(config: KernelConfig) -> tuple[int, ...]:
