@@ -57,15 +57,15 @@ def start_speakers(world: World) -> tuple[str, dict[str, Any]]:
     return ", ".join(f"{name} {kind}" for name, kind in kinds.items()), {"speakers": kinds}
 
 
-def sessions_established(world: World) -> tuple[str, dict[str, Any]]:
+def sessions_established(world: World, timeout_s: float = SESSIONS_TIMEOUT_S) -> tuple[str, dict[str, Any]]:
     def all_up() -> bool:
         if dead := world.dead_daemons():
             raise Failed("; ".join(dead))
         return all(state == "Established" for state in world.sessions().values())
 
-    if not wait_until(all_up, SESSIONS_TIMEOUT_S, interval_s=0.1):
+    if not wait_until(all_up, timeout_s, interval_s=0.1):
         down = [f"{at}→{peer}: {state}" for (at, peer), state in world.sessions().items() if state != "Established"]
-        raise Failed(f"after {SESSIONS_TIMEOUT_S:.0f} s {', '.join(down)}")
+        raise Failed(f"after {timeout_s:.0f} s {', '.join(down)}")
     count = sum(1 for _ in world.plan.sessions())
     return f"{count} of {count} Established, as both ends say", {"sessions": count}
 

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 DURATION_S = float(os.environ.get("CATBIRD_SOAK_S", "600"))
 SEED = int(os.environ.get("CATBIRD_SOAK_SEED", "1"))
+SETTLED_S = 90  # a session that fails again and again is damped, for up to a minute
 MAX_GROWTH_OCTETS = 8 << 20  # of a speaker that was never restarted, whatever happened around it
 
 
@@ -65,7 +66,7 @@ def memory_octets(pid: int) -> int:
 
 
 def settle(world: World, after: str) -> None:
-    sessions_established(world)
+    sessions_established(world, SETTLED_S)
     kernels_right: Callable[[], bool] = lambda: all(state.is_right for state in world.kernels().values())  # noqa: E731
     assert wait_until(kernels_right, ROUTES_TIMEOUT_S), (
         f"after {after} (seed {SEED}): { {name: str(state) for name, state in world.kernels().items()} }"
