@@ -179,12 +179,10 @@ class UpdateParser:
             )
         for note in scan.notes:
             self.on_malformed(body, DISCARD, note)
-        if (
-            scan.fault is not None
-            and not announced
-            and ((scan.reach is None and scan.unreach is None) or scan.reach is not None)
-        ):
-            # RFC 7606 §5.2: an error, and no reachable prefix that it could be contained to.
+        # RFC 7606 §5.2: an error, and no reachable prefix that it could be contained to. Wrong flags of a lone
+        # MP_UNREACH_NLRI hide nothing: what it withdraws is withdrawn.
+        is_harmless = scan.met == 1 << MP_UNREACH and scan.fault is not None and scan.fault.subcode == 4
+        if scan.fault is not None and not announced and not is_harmless:
             raise scan.fault
         for family, nlris, next_hop in announced:
             if family not in self.families:

@@ -90,6 +90,8 @@ def test_equal_sets_are_one_object_over_messages_and_families() -> None:
             "an error and no prefix that it could be contained to (RFC 7606 5.2)",
         ),
         (body("", bytes.fromhex("800f03000101") * 2, ""), "MP_UNREACH_NLRI twice"),
+        (body("", bytes.fromhex("800f04000201 00 40010107"), ""), "an error beside MP_UNREACH_NLRI, nothing reachable"),
+        (body("", bytes.fromhex("800f04000201 00 ff"), ""), "a stray octet behind MP_UNREACH_NLRI"),
     ],
 )
 def test_what_hides_the_prefixes_resets_the_session(message: bytes, why: str) -> None:
@@ -122,6 +124,11 @@ def test_ipv6_with_a_fault_is_withdrawn_too() -> None:
     changes, told = parse(message)
     assert [(kind, family) for kind, family, _, _ in changes] == [(WITHDRAW, IPV6)]
     assert told == ["treat-as-withdraw"]
+
+
+def test_wrong_flags_of_a_lone_withdrawal_still_withdraw() -> None:
+    changes, _ = parse(body("", bytes.fromhex("c00f04000201 00"), ""))
+    assert [(kind, family) for kind, family, _, _ in changes] == [(WITHDRAW, IPV6)]
 
 
 def test_ipv4_over_an_ipv6_next_hop_needs_the_capability() -> None:
