@@ -36,6 +36,8 @@ class Catbird(Router):
 
     kernel: str = ""
     speaker_lines: str = ""  # more of [speaker]
+    import_rules: str = ""  # inline rules of the import policy, which accepts the rest
+    originate_lines: str = ""  # more of every [[originate]]
     has_policy: bool = True  # an import and an export policy for every peer (RFC 8212)
     graceful_shutdown: bool = False  # for every peer (RFC 8326)
     ranges: dict[str, int] = field(default_factory=dict)  # dynamic peers: prefix → AS number
@@ -53,10 +55,11 @@ class Catbird(Router):
         if self.kernel:
             text += f"[kernel]\n{self.kernel}\n"
         rules = "".join(f"  {_export_rule(route)},\n" for route in self.announcements.values())
+        text += f'[policy.in]\ndefault = "accept"\nrules = [{self.import_rules}]\n'
         text += f'[policy.out]\ndefault = "accept"\nrules = [\n{rules}]\n'
         for route in self.announcements.values():
             local_pref = "" if route.local_pref is None else f"local_pref = {route.local_pref}\n"
-            text += f'[[originate]]\nprefix = "{route.prefix}"\n{local_pref}'
+            text += f'[[originate]]\nprefix = "{route.prefix}"\n{local_pref}{self.originate_lines}'
         for prefix, asn in self.ranges.items():
             text += f'[[peer]]\nname = "range"\nrange = "{prefix}"\nasn = {asn}\nimport = "accept"\nexport = "out"\n'
             text += self.range_lines
@@ -80,7 +83,7 @@ class Catbird(Router):
         if self.graceful_shutdown:
             keys["graceful_shutdown"] = True
         if self.has_policy:
-            keys |= {"import": "accept", "export": "out"}
+            keys |= {"import": "in", "export": "out"}
         for name in ("local_asn", "password", "multihop", "shutdown", "source", "interface"):
             if (value := getattr(peer, name)) is not None:
                 keys[name] = value

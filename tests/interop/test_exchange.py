@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop.router import Announcement, FamilyName, SeenRoute, until, wait_no_routes, wait_routes
-from tests.interop.world import World, establish, plain, prefixes
+from tests.interop.world import World, establish, peer_of, plain, prefixes
 
 
 def rich(asn: int, *, local_pref: int | None = None) -> list[Announcement]:
@@ -201,11 +201,43 @@ def test_without_extended_messages_a_route_too_big_for_one_message_harms_no_othe
     assert catbird.peer(bird.node.ipv4)["flaps"] == 0
 
 
-def test_a_large_table_arrives_whole_in_both_directions(world: World, kind: str) -> None:
+def test_thousands_of_routes_arrive_whole_and_go_whole(world: World) -> None:
+    """BIRD → catbird with its kernel → FRR; then half of it is withdrawn."""
+    catbird, bird, frr = world.catbird(65001, kernel="program = true"), world.bird(65002), world.frr(65003)
+    many = [Announcement(prefix=f"10.{100 + i // 250}.{i % 250}.0/24") for i in range(10000)]
+    catbird.start(peer_of(bird), peer_of(frr))
+    bird.start(peer_of(catbird), announce=many)
+    frr.start(peer_of(catbird))
+
+    def fib() -> int:
+        return len(catbird.node.ip("route", "show", "proto", "bird").splitlines())
+
+    def at_frr() -> int:
+        peers = frr.show("show bgp summary json").get("ipv4Unicast", {}).get("peers", {})
+        return int(peers.get(catbird.node.ipv4, {}).get("pfxRcd", 0))
+
+    until(lambda: fib() == 10000, "catbird's kernel has all")
+    until(lambda: at_frr() == 10000, "FRR has all")
+    for route in many[::2]:
+        del bird.announcements[route.prefix]
+    bird.reload()
+    until(lambda: fib() == 5000, "catbird's kernel has half")
+    until(lambda: at_frr() == 5000, "FRR has half")
+    assert set(prefixes(many[1::2])) == set(catbird.routes("ipv4"))
+
+
+def test_hundreds_of_routes_with_sets_of_their_own_arrive_in_both_directions(world: World, kind: str) -> None:
     catbird, other = world.catbird(65001), world.router(kind, 65002)
-    count = 40 if kind in ("gobgp",) else 400  # gobgp's command line adds one at a time
-    ours = [Announcement(prefix=f"10.{100 + i // 250}.{i % 250}.0/24") for i in range(400)]
-    theirs = [Announcement(prefix=f"10.{200 + i // 250}.{i % 250}.0/24") for i in range(count)]
+    count = 40 if kind == "gobgp" else 300  # gobgp's command line adds one at a time
+
+    def routes(asn: int, first: int, number: int) -> list[Announcement]:
+        return [
+            Announcement(prefix=f"10.{first + i // 250}.{i % 250}.0/24", communities=(f"{asn}:{i}",))
+            for i in range(number)
+        ]
+
+    ours, theirs = routes(65001, 100, 300), routes(65002, 200, count)
     establish(catbird, other, announce_one=ours, announce_two=theirs)
-    wait_routes(other, *prefixes(ours))
-    wait_routes(catbird, *prefixes(theirs))
+    for reader, sent in ((other, ours), (catbird, theirs)):
+        seen = wait_routes(reader, *prefixes(sent))
+        assert [route.prefix for route in sent if seen[route.prefix].communities != set(route.communities)] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.interop.lan import Node
@@ -183,4 +185,19 @@ def test_either_side_may_be_passive(world: World, kind: str, passive_side: str) 
         two_has=passive if passive_side == "other" else {},
     )
     wait_established(catbird, other.node.ipv4)
+    wait_routes(other, *prefixes(plain(65001)))
+
+
+def test_a_frozen_catbird_recovers_when_it_thaws(world: World, kind: str) -> None:
+    """SIGSTOP for longer than the hold time: the machine was suspended, or out of processor time."""
+    catbird, other = world.catbird(65001), world.router(kind, 65002)
+    establish(catbird, other, announce_one=plain(65001), announce_two=plain(65002), hold_time_s=3)
+    wait_routes(other, *prefixes(plain(65001)))
+    catbird.processes[0].send_signal(signal.SIGSTOP)
+    try:
+        wait_down(other, catbird.node.ipv4, 10)
+    finally:
+        catbird.processes[0].send_signal(signal.SIGCONT)
+    wait_both(catbird, other)
+    wait_routes(catbird, *prefixes(plain(65002)))
     wait_routes(other, *prefixes(plain(65001)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from typing import Any
 
 import pytest
 
 from tests.interop.lan import Node
-from tests.interop.router import until, wait_no_routes, wait_routes
+from tests.interop.router import holds_for, until, wait_no_routes, wait_routes
 from tests.interop.world import World, establish, peer_of, plain, prefixes, wait_both
 
 KERNEL = 'program = true\nlearn = [{ protocol = "static" }]'
@@ -152,3 +154,39 @@ def test_packets_flow_between_addresses_that_only_bgp_made_known(world: World, k
     until(lambda: set(prefixes(plain(65001))) <= set(kernel_routes(other.node)), "the other's kernel the way back")
     catbird.node.run("ping", "-c", "1", "-W", "2", "-I", "10.1.1.1", "10.2.1.1")
     catbird.node.run("ping", "-6", "-c", "1", "-W", "2", "-I", "2001:db8:1:1::1", "2001:db8:2:1::1")
+
+
+def test_an_originated_aggregate_stands_as_a_blackhole_and_goes_with_its_line(world: World) -> None:
+    catbird, bird = world.catbird(65001, kernel=KERNEL, originate_lines="blackhole = true\n"), world.bird()
+    establish(catbird, bird, announce_one=plain(65001))
+    wait_routes(bird, *prefixes(plain(65001)))
+    until(lambda: "blackhole 10.1.1.0/24 proto bird" in catbird.node.ip("route"), "IPv4 blackhole")
+    until(lambda: "blackhole 2001:db8:1:1::/64" in catbird.node.ip("-6", "route"), "IPv6 blackhole")
+    catbird.withdraw("10.1.1.0/24")
+    wait_no_routes(bird, "10.1.1.0/24")
+    until(lambda: "10.1.1.0/24" not in catbird.node.ip("route"), "its blackhole is gone")
+
+
+@pytest.mark.parametrize("kind", ["bird", "frr"])
+def test_no_packet_is_lost_while_catbird_is_killed_and_started_again(world: World, kind: str) -> None:
+    """40 packets a second over routes that both sides learned by BGP, from before the kill until after the return."""
+    catbird, other = world.catbird(65001, kernel=KERNEL), world.router(kind, 65002)
+    catbird.node.ip("address", "add", "10.1.1.1/32", "dev", "lo")
+    other.node.ip("address", "add", "10.2.1.1/32", "dev", "lo")
+    establish(catbird, other, announce_one=plain(65001), announce_two=plain(65002), graceful_restart=True)
+    until(lambda: set(prefixes(plain(65002))) <= set(kernel_routes(catbird.node)), "catbird's kernel knows the way")
+    until(lambda: set(prefixes(plain(65001))) <= set(kernel_routes(other.node)), "the other's kernel the way back")
+    wait_routes(catbird, *prefixes(plain(65002)))
+    command = catbird.node.command("ping", "-i", "0.025", "-w", "60", "-I", "10.1.1.1", "10.2.1.1")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
+        catbird.kill()
+        catbird.start()
+        wait_both(catbird, other)
+        wait_routes(catbird, *prefixes(plain(65002)))
+        wait_routes(other, *prefixes(plain(65001)))
+        until(lambda: bool(catbird.show("/v1/status")["converged"]), "converged, so that what is stale is swept")
+        holds_for(lambda: True, "the sweep is over", 0.5)
+        ping.send_signal(signal.SIGINT)
+        output = ping.communicate()[0]
+    assert " 0% packet loss" in output, output[-300:]
+    assert int(output.split(" packets transmitted")[0].split()[-1]) > 20, output[-300:]

@@ -97,6 +97,30 @@ def test_a_changed_export_policy_reaches_the_peer_without_a_reset(world: World, 
     assert catbird.peer(other.node.ipv4)["flaps"] == 0
 
 
+def test_a_changed_import_policy_is_applied_to_what_came_before_without_a_reset(world: World, kind: str) -> None:
+    catbird, other = world.catbird(65001), world.router(kind, 65002)
+    establish(catbird, other, announce_two=plain(65002, count=2))
+    wait_routes(catbird, *prefixes(plain(65002, count=2)))
+    catbird.import_rules = '{ prefix = "10.2.1.0/24", action = "reject" }, { prefix = "10.2.2.0/24", action = "accept", set = { local_pref = 300 } }'
+    catbird.reload()
+    wait_no_routes(catbird, "10.2.1.0/24")
+    until(lambda: catbird.routes("ipv4")["10.2.2.0/24"].local_pref == 300, "the other rule sets LOCAL_PREF")
+    assert "10.2.1.0/24" in catbird.cli("show", "routes", "--peer", catbird.peers[other.node.ipv4].name, "--received")
+    catbird.import_rules = ""
+    catbird.reload()
+    wait_routes(catbird, "10.2.1.0/24")
+    assert catbird.routes("ipv4")["10.2.2.0/24"].local_pref in (None, 100)
+    assert catbird.peer(other.node.ipv4)["flaps"] == 0
+
+
+def test_sessions_may_use_another_port(world: World) -> None:
+    catbird, frr = world.catbird(65001, speaker_lines="port = 1790"), world.frr(65002)
+    catbird.start(peer_of(frr, passive=True), announce=plain(65001))
+    frr.start(peer_of(catbird, more=(f"neighbor {catbird.node.ipv4} port 1790",)))
+    wait_both(catbird, frr)
+    wait_routes(frr, *prefixes(plain(65001)))
+
+
 @pytest.mark.parametrize(("kind", "asn"), [("bird", 65001), ("openbgpd", 65001), ("openbgpd", 4200000001)])
 def test_a_2_octet_speaker_gets_as_trans_and_the_real_path_beside_it(world: World, kind: str, asn: int) -> None:
     """RFC 6793 section 4.2.2: AS_PATH with 23456 and AS4_PATH, which the other side puts together.

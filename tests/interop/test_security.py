@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from tests.interop.router import PeerSpec, holds_for, until, wait_down, wait_established, wait_no_routes, wait_routes
+import pytest
+
+from tests.interop.router import (
+    FamilyName,
+    PeerSpec,
+    holds_for,
+    until,
+    wait_down,
+    wait_established,
+    wait_no_routes,
+    wait_routes,
+)
 from tests.interop.world import World, establish, peer_of, plain, prefixes, start_pair, wait_both
 
 
-def test_the_same_password_on_both_sides_gives_a_session(world: World, kind: str) -> None:
+@pytest.mark.parametrize("over", ["ipv4", "ipv6"])
+def test_the_same_password_on_both_sides_gives_a_session(world: World, kind: str, over: FamilyName) -> None:
     catbird, other = world.catbird(65001), world.router(kind, 65002)
-    establish(catbird, other, announce_one=plain(65001), announce_two=plain(65002), password="s3cret")
+    establish(catbird, other, over=over, announce_one=plain(65001), announce_two=plain(65002), password="s3cret")
     wait_routes(catbird, *prefixes(plain(65002)))
     wait_routes(other, *prefixes(plain(65001)))
     assert "s3cret" not in catbird.log_text() + catbird.cli("show", "config") + catbird.cli(
@@ -100,6 +112,28 @@ def test_too_many_prefixes_from_a_peer_end_its_session_with_the_right_word(world
         "openbgpd": "max-prefix exceeded",
     }
     until(lambda: words[kind].lower() in other.session(catbird.node.ipv4).text.lower(), f"{kind} was told why", 5)
+
+
+def test_a_peer_that_had_too_many_prefixes_is_let_in_again_after_a_pause(world: World) -> None:
+    catbird, bird = world.catbird(65001), world.bird()
+    three = [route for route in plain(65002, count=3) if route.family == "ipv4"]
+    limit = "max_prefixes = { ipv4 = { maximum = 2, restart_s = 3.0 } }"
+    establish(catbird, bird, announce_two=three[:2], one_has={"more": (limit,)})
+    bird.announce(three[2])
+    wait_down(catbird, bird.node.ipv4)
+    bird.withdraw(three[0].prefix)
+    holds_for(lambda: not catbird.is_established(bird.node.ipv4), "the pause is kept", 1.5)
+    wait_routes(catbird, three[1].prefix, three[2].prefix)
+
+
+def test_a_prefix_limit_that_only_warns_keeps_the_session(world: World) -> None:
+    catbird, bird = world.catbird(65001), world.bird()
+    three = [route for route in plain(65002, count=3) if route.family == "ipv4"]
+    limit = 'max_prefixes = { ipv4 = { maximum = 2, action = "warn" } }'
+    establish(catbird, bird, announce_two=three, one_has={"more": (limit,)})
+    wait_routes(catbird, *prefixes(three))
+    assert "prefix" in catbird.log_text().lower().split("established", 1)[1], "the operator is told"
+    assert catbird.peer(bird.node.ipv4)["flaps"] == 0
 
 
 def test_a_peer_that_refuses_too_many_prefixes_is_understood(world: World, kind: str) -> None:
