@@ -224,7 +224,9 @@ class SpeakerDaemon:
             self._refused = None
             self._reloads.successes += 1
             self._reloads.last_success_at = time.time()
-        self._log.event("config_reloaded", cause=cause, file=self._path, changes=len(changes), what=changes[:10] or None)
+        self._log.event(
+            "config_reloaded", cause=cause, file=self._path, changes=len(changes), what=changes[:10] or None
+        )
         return "; ".join(changes) if changes else "nothing differs from the running configuration"
 
     async def _apply(self, config: SpeakerConfig) -> list[str]:

@@ -107,7 +107,9 @@ class Scene:
         """Wait for it, and fail when it does not come."""
         deadline = time.monotonic() + DEADLINE_S
         while not holds():
-            assert time.monotonic() < deadline, f"{why or 'it'} did not come: {self.adapter.counters} {self.events.told}"
+            assert time.monotonic() < deadline, (
+                f"{why or 'it'} did not come: {self.adapter.counters} {self.events.told}"
+            )
             await asyncio.sleep(0.02)
 
     async def settled(self) -> None:
