@@ -41,6 +41,7 @@ def peer(speaker: Speaker, neighbour: Neighbour, now: float) -> dict[str, Any]:
     fsm, config, source = neighbour.peer, neighbour.config, neighbour.source
     negotiated = fsm.negotiated
     error, error_at = fsm.last_error or ("", now)
+    down, down_at = fsm.last_down or ("", now)
     return {
         "name": neighbour.name,
         "range_name": neighbour.range_name or None,
@@ -60,6 +61,8 @@ def peer(speaker: Speaker, neighbour: Neighbour, now: float) -> dict[str, Any]:
         "flaps": fsm.flaps,
         "last_error": error or None,
         "last_error_s_ago": round(now - error_at, 3) if error else None,
+        "last_down": down or None,
+        "last_down_s_ago": round(now - down_at, 3) if down else None,
         "messages": {"sent": dict(fsm.messages_sent), "received": dict(fsm.messages_received)},
         "malformed": fsm.malformed_count,
         "dropped_attributes": neighbour.dropped_attributes + _dropped(neighbour),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from typing import Any
@@ -205,7 +206,9 @@ class SpeakerServer:
         except OSError as error:
             sock.close()
             self._dials.pop(session, None)
-            self._speaker.connection_failed(session, error.strerror or str(error), time.monotonic())
+            # asyncio's own text, "Connect call failed", does not say whether it was refused or unreachable.
+            why = os.strerror(error.errno) if error.errno else str(error)
+            self._speaker.connection_failed(session, why, time.monotonic())
             return
         except asyncio.CancelledError:
             sock.close()

@@ -86,6 +86,8 @@ class Peer:
         self.malformed_count = 0
         self.flaps = 0
         self.last_error: tuple[str, float] | None = None
+        # Why the last Established session ended: the next failed attempt to connect, a second later, must not hide it.
+        self.last_down: tuple[str, float] | None = None
         self.state_since = now
         self.shutdown_reason: str | None = settings.shutdown
         self._rng = rng
@@ -362,6 +364,7 @@ class Peer:
         was_established = ended.state is State.ESTABLISHED
         if was_established:
             self.flaps += 1
+            self.last_down = (ended.reason, now)
             self._failures = max(0, self._failures - int(self.uptime_s(now) // _DECAY_S))
             self._established_at = None
             self._omitted = frozenset()  # it may be another software that comes back

@@ -55,12 +55,12 @@ def _trouble(peer: View) -> str:
         return f"shut down here: {reason}" if reason else "shut down here"
     if not peer.get("last_error"):
         return ""
-    return f"{peer['last_error']}{_ago(peer)}"
+    return _told(peer, "last_error")
 
 
-def _ago(peer: View) -> str:
-    ago = peer.get("last_error_s_ago")
-    return "" if ago is None else f" ({duration(ago)} ago)"
+def _told(peer: View, name: str) -> str:
+    text, ago = peer.get(name), peer.get(f"{name}_s_ago")
+    return f"{text or ''}" if ago is None else f"{text} ({duration(ago)} ago)"
 
 
 def peer_details(peer: View, paint: Paint, *, malformed: bool) -> Iterator[str]:
@@ -102,7 +102,9 @@ def _fields(peer: View) -> Iterator[tuple[str, str | Cell]]:
     yield from _policy("policy in", peer.get("import_policy") or ())
     yield from _policy("policy out", peer.get("export_policy") or ())
     yield "flaps", str(peer["flaps"])
-    yield "last error", Cell(f"{peer['last_error']}{_ago(peer)}" if peer.get("last_error") else "", "red")
+    yield "last down", Cell(_told(peer, "last_down"), "red")
+    if peer.get("last_error") != peer.get("last_down"):
+        yield "last error", Cell(_told(peer, "last_error"), "red")
     yield "dropped", _if(peer.get("dropped_attributes"), lambda value: f"{value} unknown attributes, by the allow-list")
 
 

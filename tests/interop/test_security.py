@@ -137,7 +137,7 @@ def test_a_prefix_limit_that_only_warns_keeps_the_session(world: World) -> None:
     limit = 'max_prefixes = { ipv4 = { maximum = 2, action = "warn" } }'
     establish(catbird, bird, announce_two=three, one_has={"more": (limit,)})
     wait_routes(catbird, *prefixes(three))
-    assert "prefix" in catbird.log_text().lower().split("established", 1)[1], "the operator is told"
+    until(lambda: "prefix" in catbird.log_text().lower().split("established", 1)[1], "the operator is told", 5)
     assert catbird.peer(bird.node.ipv4)["flaps"] == 0
 
 

@@ -464,6 +464,18 @@ def test_an_attempt_that_hangs_is_given_up_and_made_again() -> None:
     assert alone.outputs(object)[:2] == [CloseConnection(session, abort=True), OpenConnection(session)]
 
 
+def test_why_the_last_session_ended_is_kept_when_new_attempts_fail() -> None:
+    world = up(right=NO_RESTART)
+    peer = world.peers[1]
+    world.peers[0].shutdown(world.now, "rack 7 moves")
+    world.run()
+    ended_at = world.now
+    session = peer.incoming(world.now + 1.0, b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x01")
+    peer.connection_lost(session, world.now + 2.0, "closed by the peer")
+    assert peer.last_error == ("connection lost: closed by the peer", ended_at + 2.0)
+    assert peer.last_down == ("received 6/2 Cease, Administrative Shutdown: rack 7 moves", ended_at)
+
+
 def test_a_connection_closed_before_the_open_is_tried_again_and_shown() -> None:
     alone = Alone()
     alone.peer.start(0.0)

@@ -33,6 +33,8 @@ def peer_view(name: str, **changes: Any) -> dict[str, Any]:
         "flaps": 0,
         "last_error": None,
         "last_error_s_ago": None,
+        "last_down": None,
+        "last_down_s_ago": None,
         "messages": {"sent": {"open": 1, "update": 3}, "received": {"open": 1, "update": 4}},
         "malformed": 0,
         "dropped_attributes": 0,
