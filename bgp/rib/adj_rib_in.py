@@ -15,8 +15,10 @@ from bgp.rib import rewrite
 from bgp.rib.loc_rib import LocRib
 from bgp.rib.path import HopState, Path, PathView, Source
 from bgp.wire import as_path
-from bgp.wire.attributes import PathAttributes
+from bgp.wire.attributes import ORIGINATOR_ID, PathAttributes
 from bgp.wire.update import ANNOUNCE, END_OF_RIB, WITHDRAW
+
+_GRACEFUL_SHUTDOWN = rewrite.GRACEFUL_SHUTDOWN
 
 
 class AdjRibIn:
@@ -35,6 +37,7 @@ class AdjRibIn:
         track: Callable[[Address], HopState],
     ) -> None:
         self.source = source
+        self._is_ebgp = source.kind == "ebgp"
         self.policy = policy
         self._ribs = ribs
         self._own_asns = [(asn, asn.to_bytes(4, "big")) for asn in own_asns]
@@ -49,6 +52,8 @@ class AdjRibIn:
         for kind, family, nlris, attributes in changes:
             if kind == ANNOUNCE:
                 path = attributes.imported
+                if path is None and self.policy.accepts_all:
+                    path = attributes.imported = self._candidate(attributes)
                 if type(path) is not Path or path.rejected:
                     self._announce(family, nlris, attributes)
                 else:
@@ -97,33 +102,32 @@ class AdjRibIn:
         return found
 
     def _candidate(self, attributes: PathAttributes) -> Path:
-        source = self.source
+        source, block = self.source, attributes.block
         hop = self._track(attributes.next_hop)
-        why = self._loop(attributes, hop)
-        if (
-            rewrite.GRACEFUL_SHUTDOWN in attributes.block  # in C; the exact look is for those few
-            and source.kind == "ebgp"
-            and rewrite.has_community(attributes.fields.communities, rewrite.GRACEFUL_SHUTDOWN)
-        ):
-            lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", 0)  # RFC 8326 §4.3
-            return Path(source, lowered, hop, received=attributes, rejected=why)
-        return Path(source, attributes, hop, rejected=why)
-
-    def _loop(self, attributes: PathAttributes, hop: HopState) -> str:
-        """RFC 4271 §9.1.2 (AS loop), RFC 4456 §8, and a next hop that is ourselves (RFC 4271 §6.3)."""
+        why = "the next hop is one of our own addresses" if hop.is_own else ""  # RFC 4271 §6.3
         for asn, octets in self._own_asns:
-            if octets in attributes.block:  # in C; the exact count is for those few
-                count = as_path.occurrences(attributes.fields.as_path, asn)
-                if count > self.allowed_own_asn:
-                    return f"AS loop: own AS {asn} is in the path"
-        if attributes.seen >> 9 & 3:
-            if attributes.fields.originator_id == self._router_id:
-                return "ORIGINATOR_ID is our own (RFC 4456 §8)"
-            clusters = attributes.fields.cluster_list
-            if any(clusters[at : at + 4] == self._router_id for at in range(0, len(clusters), 4)):
-                return "own cluster in CLUSTER_LIST (RFC 4456 §8)"
-        if hop.is_own:
-            return "the next hop is one of our own addresses"
+            if octets in block:  # in C; the exact count is for those few
+                why = self._as_loop(attributes, asn) or why
+        if not self._is_ebgp:
+            if attributes.seen >> ORIGINATOR_ID & 3:
+                why = self._reflection_loop(attributes) or why
+        elif _GRACEFUL_SHUTDOWN in block and rewrite.has_community(attributes.fields.communities, _GRACEFUL_SHUTDOWN):
+            lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", 0)  # RFC 8326 §4.3
+            return Path(source, lowered, hop, attributes, why)
+        return Path(source, attributes, hop, attributes, why)
+
+    def _as_loop(self, attributes: PathAttributes, asn: int) -> str:
+        """RFC 4271 §9.1.2."""
+        count = as_path.occurrences(attributes.fields.as_path, asn)
+        return f"AS loop: own AS {asn} is in the path" if count > self.allowed_own_asn else ""
+
+    def _reflection_loop(self, attributes: PathAttributes) -> str:
+        """RFC 4456 §8."""
+        if attributes.fields.originator_id == self._router_id:
+            return "ORIGINATOR_ID is our own (RFC 4456 §8)"
+        clusters = attributes.fields.cluster_list
+        if any(clusters[at : at + 4] == self._router_id for at in range(0, len(clusters), 4)):
+            return "own cluster in CLUSTER_LIST (RFC 4456 §8)"
         return ""
 
     def _judged(self, candidate: Path, verdict: RouteSetting | None) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 
 from bgp.families import Family, Nlri
 from bgp.rib.decision import order
@@ -38,37 +39,40 @@ class LocRib:
         if rejected:
             for nlri in nlris:
                 rejected.pop(nlri, None)
-        if table.keys().isdisjoint(nlris):
-            fresh = dict.fromkeys(nlris, path)
-            table.update(fresh)
-            source.accepted[self.family] += len(fresh)
+        # One probe a prefix: what is not there is set, what is there is found.
+        before = len(table)
+        values: list[Value | None] = list(map(table.setdefault, nlris, repeat(path)))
+        added = len(table) - before
+        source.accepted[self.family] += added
+        if added == len(nlris):
             if path.hop.resolution.reachable:
                 self._note(path, None, nlris)
             return
-        for old, run in self._by_value(nlris):
-            if old is path:
-                continue
+        always = self.always_compare_med
+        for old, run in _by_value(nlris, values):
             new: Value
-            was_there = False
-            if old is None:
-                new = path
-            elif type(old) is Path:
+            if old is path:  # just set, or announced once more as it was
+                if added and path.hop.resolution.reachable:
+                    self._note(path, None, list(dict.fromkeys(run)))
+                continue
+            if type(old) is Path:
                 was_there = old.source is source
-                new = path if was_there else order((old, path), self.always_compare_med)
+                new = path if was_there else order((old, path), always)
             else:
                 others = tuple([other for other in old if other.source is not source])  # type: ignore[union-attr]
                 was_there = len(others) < len(old)  # type: ignore[arg-type]
-                new = order((*others, path), self.always_compare_med) if others else path
+                new = order((*others, path), always) if others else path
+            count = self._set(old, new, run)
             if not was_there:
-                source.accepted[self.family] += len(run)
-            self._set(old, new, run)
+                source.accepted[self.family] += count
 
     def withdraw(self, source: Source, nlris: list[Nlri]) -> None:
         rejected = source.rejected[self.family]
         if rejected:
             for nlri in nlris:
                 rejected.pop(nlri, None)
-        for old, run in self._by_value(nlris):
+        nlris = list(dict.fromkeys(nlris))
+        for old, run in _by_value(nlris, list(map(self.table.get, nlris))):
             if old is not None:
                 self._remove(old, run, lambda path: path.source is source)
 
@@ -139,23 +143,6 @@ class LocRib:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _by_value(self, nlris: list[Nlri]) -> Iterable[tuple[Value | None, list[Nlri]]]:
-        """Distinct prefixes grouped by what the table holds for them now."""
-        get = self.table.get
-        nlris = list(dict.fromkeys(nlris))
-        values = list(map(get, nlris))
-        first = values[0] if values else None
-        if all([value is first for value in values]):  # noqa: C419 (a generator is slower)
-            return ((first, nlris),)
-        groups: dict[int, tuple[Value | None, list[Nlri]]] = {}
-        for nlri, value in zip(nlris, values, strict=True):
-            group = groups.get(id(value))
-            if group is None:
-                groups[id(value)] = (value, [nlri])
-            else:
-                group[1].append(nlri)
-        return groups.values()
-
     def _select(self, wanted: Callable[[Path], bool]) -> list[tuple[Value, list[Nlri]]]:
         """Destinations with such a path, grouped by value. One walk over the table."""
         verdicts: dict[int, list[Nlri] | None] = {}
@@ -183,20 +170,39 @@ class LocRib:
                 path.source.accepted[self.family] -= len(run)
         self._set(old, None if not left else left[0] if len(left) == 1 else order(left, self.always_compare_med), run)
 
-    def _set(self, old: Value | None, new: Value | None, run: list[Nlri]) -> None:
+    def _set(self, old: Value | None, new: Value | None, run: list[Nlri]) -> int:
+        """Returns how many distinct prefixes these are. `run` may name one twice unless `new` is None."""
         table = self.table
         if new is None:
             for nlri in run:
                 del table[nlri]
         else:
-            table.update(dict.fromkeys(run, new))
+            fresh = dict.fromkeys(run, new)
+            table.update(fresh)
+            if len(fresh) < len(run):
+                run = list(fresh)
         now, was = best_of(new), best_of(old)
         if now is not was:
             self._note(now, was, run)
         elif self.tracks_fib and self.multipath:
             self.dirty.update(run)
+        return len(run)
 
     def _note(self, now: Path | None, was: Path | None, run: list[Nlri]) -> None:
         self.log.append((now, was, run))
         if self.tracks_fib:
             self.dirty.update(run)
+
+
+def _by_value(nlris: list[Nlri], values: list[Value | None]) -> Iterable[tuple[Value | None, list[Nlri]]]:
+    """Prefixes grouped by their values."""
+    if not values or values.count(values[0]) == len(values):
+        return ((values[0], nlris),) if values else ()
+    groups: dict[int, tuple[Value | None, list[Nlri]]] = {}
+    for nlri, value in zip(nlris, values, strict=True):
+        group = groups.get(id(value))
+        if group is None:
+            groups[id(value)] = (value, [nlri])
+        else:
+            group[1].append(nlri)
+    return groups.values()

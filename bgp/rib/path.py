@@ -69,14 +69,13 @@ class Path:
         source: Source,
         attributes: PathAttributes,
         hop: HopState,
-        *,
         received: PathAttributes | None = None,
         rejected: str = "",
         local_interface: str = "",
     ) -> None:
         self.source = source
         self.attributes = attributes
-        self.received = received or attributes
+        self.received = attributes if received is None else received
         self.hop = hop
         self.epoch = source.epoch
         self.rejected = rejected
@@ -95,14 +94,7 @@ class Path:
             attributes = self.attributes
             block = attributes.block
             local_pref = self.source.default_local_pref
-            if (
-                not attributes.seen >> 5 & 1
-                and block[:3] == b"\x40\x01\x01"
-                and block[4:6] == b"\x40\x02"
-                and block[7:8] == b"\x02"
-                and block[6] == 2 + 4 * block[8]
-            ):
-                # ORIGIN, then one AS_SEQUENCE, no LOCAL_PREF: nearly every external set, read without decoding it.
+            if attributes.local_pref_at:
                 length, origin = block[8], block[3]
             else:
                 fields = attributes.fields

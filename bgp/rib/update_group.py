@@ -19,9 +19,11 @@ from bgp.rib.path import Path, PathView, Source
 from bgp.wire import update
 
 Buffer = bytes | memoryview
-Block = tuple[bytes, Address]  # attribute block, next hop for MP_REACH_NLRI (empty: it is in the block)
+# What stands before the prefixes in the message's body, and b""; or the attributes and a next hop, for MP_REACH_NLRI.
+Block = tuple[bytes, Address]
 _CACHE_LIMIT = 32768
 _CHUNK_OCTETS = 1 << 18
+_Blocks = dict[Path, Block | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,17 @@ class UpdateGroup:
             other = next((address for kind, address in own.items() if kind is not family), b"")
             self._own[family] = own.get(family) or (other if family in rules.extended_next_hop else b"")
         self._local_pref = b"\x40\x05\x04" + rules.default_local_pref.to_bytes(4, "big")
-        # By (path, family, id of the setting, which lives as long as the policy); two generations bound it.
-        self._young: dict[tuple[Path, Family, int], Block | None] = {}
-        self._old: dict[tuple[Path, Family, int], Block | None] = {}
+        # An external set for an internal peer needs LOCAL_PREF and nothing else.
+        self._only_adds_local_pref = (
+            not rules.is_ebgp
+            and rules.four_octet_asn
+            and not rules.graceful_shutdown
+            and rules.next_hop in ("auto", "keep")
+        )
+        # By family and id of the setting, which lives as long as the policy; two generations bound it.
+        self._young: dict[tuple[Family, int], _Blocks] = {}
+        self._old: dict[tuple[Family, int], _Blocks] = {}
+        self._young_count = 0
 
     # --- what may leave, and how ------------------------------------------------------------------------------------
 
@@ -105,39 +115,51 @@ class UpdateGroup:
     def _block(self, path: Path, family: Family, setting: RouteSetting | None) -> Block | None:
         if setting is None:
             return None
-        key = (path, family, id(setting))
-        young = self._young
-        if key in young:
-            return young[key]
-        block = self._old[key] if key in self._old else self._made(path, family, setting)
-        if len(young) >= _CACHE_LIMIT:
-            self._old, self._young = young, {}
-        self._young[key] = block
+        young = self._blocks(family, setting)
+        return young[path] if path in young else self._first_sight(path, family, setting, young)
+
+    def _blocks(self, family: Family, setting: RouteSetting) -> _Blocks:
+        return self._young.setdefault((family, id(setting)), {})
+
+    def _first_sight(self, path: Path, family: Family, setting: RouteSetting, young: _Blocks) -> Block | None:
+        old = self._old.get((family, id(setting)), young)
+        block = young[path] = old[path] if path in old else self._made(path, family, setting)
+        self._young_count += 1
+        if self._young_count >= _CACHE_LIMIT:
+            self._old, self._young, self._young_count = self._young, {}, 0
         return block
 
     def _made(self, path: Path, family: Family, setting: RouteSetting) -> Block | None:
-        rules, source, attributes = self.rules, path.source, path.attributes
-        if not self._may_leave(path):
-            return None
-        next_hop = self._next_hop(path, family, setting)
-        if not next_hop:
-            return None
-        block = self._patched(path, family, setting, next_hop) or rewrite.outgoing(
-            attributes,
-            setting,
-            family=family,
-            next_hop=next_hop,
-            is_ebgp=rules.is_ebgp,
-            local_asn=rules.local_asn,
-            is_local=source.is_local,
-            default_local_pref=rules.default_local_pref,
-            four_octet_asn=rules.four_octet_asn,
-            graceful_shutdown=rules.graceful_shutdown,
-        )
-        if not update.fits(family, block[0], block[1], rules.max_octets):
+        rules, attributes = self.rules, path.attributes
+        block, at, next_hop = attributes.block, attributes.local_pref_at, b""
+        if (
+            at
+            and self._only_adds_local_pref
+            and setting is EMPTY_SETTING
+            and block[block[6] + 7 : block[6] + 9] == b"\x40\x03"  # NEXT_HOP behind AS_PATH: it did not come in MP_REACH_NLRI
+            and b"\xff\xff\xff" not in block
+        ):
+            block = block[:at] + self._local_pref + block[at:]
+        else:
+            next_hop = self._next_hop(path, family, setting)
+            if not next_hop or not self._may_leave(path):
+                return None
+            block, next_hop = rewrite.outgoing(
+                attributes,
+                setting,
+                family=family,
+                next_hop=next_hop,
+                is_ebgp=rules.is_ebgp,
+                local_asn=rules.local_asn,
+                is_local=path.source.is_local,
+                default_local_pref=rules.default_local_pref,
+                four_octet_asn=rules.four_octet_asn,
+                graceful_shutdown=rules.graceful_shutdown,
+            )
+        if not update.fits(family, block, next_hop, rules.max_octets):
             self._too_large(path)
             return None
-        return block
+        return (block, next_hop) if next_hop else (b"\0\0" + len(block).to_bytes(2, "big") + block, b"")
 
     def _may_leave(self, path: Path) -> bool:
         """What no policy can allow: internal to internal, and the well-known communities of RFC 1997."""
@@ -184,28 +206,6 @@ class UpdateGroup:
             counts[path.source] = counts.get(path.source, 0) + count
         return counts
 
-    def _patched(self, path: Path, family: Family, setting: RouteSetting, next_hop: Address) -> Block | None:
-        """The commonest case by patching bytes: an external route goes on to an internal peer, LOCAL_PREF put in."""
-        rules, attributes = self.rules, path.attributes
-        if (
-            rules.is_ebgp
-            or setting is not EMPTY_SETTING
-            or rules.graceful_shutdown
-            or not rules.four_octet_asn
-            or family is not IPV4
-            or len(next_hop) != 4
-            or next_hop != attributes.next_hop
-            or attributes.seen >> 3 & 1 == 0
-        ):
-            return None
-        block = attributes.block
-        if attributes.seen >> 5 & 1:
-            return block, b""
-        at = 0
-        while at < len(block) and block[at + 1] < 5:
-            at += 4 + (block[at + 2] << 8 | block[at + 3]) if block[at] & 0x10 else 3 + block[at + 2]
-        return block[:at] + self._local_pref + block[at:], b""
-
     def _next_hop(self, path: Path, family: Family, setting: RouteSetting) -> Address:
         """Packed, or b'' if there is none that this peer could use."""
         rules = self.rules
@@ -233,19 +233,35 @@ class UpdateGroup:
         if not self.members or family not in self.rules.families:
             return
         shared = _Shared()
-        members = self.members
+        members, headers, max_octets = self.members, update.HEADERS, min(self.rules.max_octets, 4096)
         only = next(iter(members)) if len(members) == 1 else None
+        accepts_all = self.rules.policy.accepts_all
+        young = self._blocks(family, EMPTY_SETTING)
         for now, was, nlris in log:
             owner = now.source if now is not None and now.source in members else None
-            was_owner = was.source if was is not None and was.source in members else None
-            for block, run in self.parts(family, now, nlris):
+            if accepts_all and now is not None:
+                block = young[now] if now in young else self._first_sight(now, family, EMPTY_SETTING, young)
+                parts = [(block, nlris)]
+            else:
+                parts = self.parts(family, now, nlris)
+            for block, run in parts:
                 if block is not None:
+                    head, next_hop = block
+                    if owner is None and not next_hop:  # the usual case, spelled out: it happens once an UPDATE
+                        octets = b"".join(run)
+                        size = update.HEADER_OCTETS + len(head) + len(octets)
+                        if size <= max_octets:
+                            shared.parts += (headers[size], head, octets)
+                            shared.size += size
+                            shared.count += 1
+                            continue
                     if owner is None or owner is not only:
                         shared.add(self._announce(family, block, run), owner)
-                    if owner is not None and was is not None and was_owner is not owner:
+                    if owner is not None and was is not None and was.source is not owner:
                         shared.add_private(owner, self._withdraw(family, self._told(family, was, run)))
                 elif was is not None:
                     gone = self._told(family, was, run)
+                    was_owner = was.source if was.source in members else None
                     if gone and was_owner is not None and was_owner is only:
                         continue
                     shared.add(self._withdraw(family, gone), was_owner)
@@ -262,10 +278,7 @@ class UpdateGroup:
     def _announce(self, family: Family, block: Block, nlris: list[Nlri]) -> list[bytes]:
         attributes, next_hop = block
         if not next_hop:
-            run = b"".join(nlris)
-            size = 23 + len(attributes) + len(run)
-            if size <= self.rules.max_octets:
-                return [update.header(size) + b"\0\0" + len(attributes).to_bytes(2, "big") + attributes + run]
+            attributes = attributes[4:]
         return list(update.announcements(family, attributes, next_hop, nlris, self.rules.max_octets))
 
     def _withdraw(self, family: Family, nlris: list[Nlri]) -> list[bytes]:
@@ -315,28 +328,28 @@ class _Shared:
     """Messages of one flush: one run of bytes for all, with the slices that single members skip or get alone."""
 
     def __init__(self) -> None:
-        self._messages: list[bytes] = []
-        self._size = 0
+        self.parts: list[bytes] = []
+        self.size = 0  # octets in `parts`
+        self.count = 0  # messages
         # member → (start, end, count of messages, what it gets instead)
         self._special: dict[Source, list[tuple[int, int, int, list[bytes]]]] = {}
 
-    def add(self, messages: Iterable[bytes], skipped_by: Source | None) -> None:
-        start, count = self._size, len(self._messages)
-        for message in messages:
-            self._messages.append(message)
-            self._size += len(message)
-        if skipped_by is not None and self._size > start:
-            self._special.setdefault(skipped_by, []).append((start, self._size, len(self._messages) - count, []))
+    def add(self, messages: list[bytes], skipped_by: Source | None) -> None:
+        start = self.size
+        self.parts += messages
+        self.size += sum(map(len, messages))
+        self.count += len(messages)
+        if skipped_by is not None and messages:
+            self._special.setdefault(skipped_by, []).append((start, self.size, len(messages), []))
 
     def add_private(self, member: Source, messages: list[bytes]) -> None:
         if messages:
-            self._special.setdefault(member, []).append((self._size, self._size, 0, messages))
+            self._special.setdefault(member, []).append((self.size, self.size, 0, messages))
 
     def deliver(self, members: dict[Source, Member]) -> None:
-        if not self._messages and not self._special:
+        if not self.parts and not self._special:
             return
-        whole = b"".join(self._messages)
-        count = len(self._messages)
+        whole, count = b"".join(self.parts), self.count
         view = memoryview(whole)
         for source, member in list(members.items()):
             special = self._special.get(source)

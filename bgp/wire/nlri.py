@@ -39,8 +39,8 @@ def split_nlri(data: bytes, family: Family) -> list[Nlri]:
     data ends inside a prefix. Trailing bits that a peer left set are cleared.
     """
     found: list[Nlri] = _CUT[family](data)
-    # findall skips what does not match, so equal lengths mean that every octet belongs to a canonical prefix.
-    if sum(map(len, found)) == len(data):
+    # findall skips what does not match, so nothing lost means that every octet belongs to a canonical prefix.
+    if b"".join(found) == data:
         return found
     return _split_slowly(data, family)
 

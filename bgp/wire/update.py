@@ -29,6 +29,7 @@ from bgp.wire.attributes import (
     name_of,
     one_next_hop,
     scan_nominal,
+    scan_usual,
 )
 from bgp.wire.errors import NotificationError
 from bgp.wire.nlri import pack_runs, split_nlri
@@ -102,9 +103,9 @@ class UpdateParser:
             return
         block = data[at + 2 : nlri_at]
         if nlri_at < end and self._has_ipv4:
-            attributes = self._young.get(block) or self._known(block)
+            attributes = self._young.get(block)
             if attributes is None:
-                attributes = self._first_sight(block)
+                attributes = (self._old and self._known(block)) or self._first_sight(block)
             if attributes is not None:
                 changes.append((ANNOUNCE, IPV4, split_nlri(data[nlri_at:end], IPV4), attributes))
                 return
@@ -135,10 +136,14 @@ class UpdateParser:
         """A block that came with IPv4 NLRI, if there is nothing special about it."""
         if not self.four_octet_asn:
             return None
-        attributes = scan_nominal(block, self.is_ebgp)
-        if attributes is None or not attributes.next_hop or self._missing(attributes, needs_next_hop=True):
-            return None
-        self._intern(block, attributes)
+        attributes = scan_usual(block, self.is_ebgp)
+        if attributes is None or not attributes.next_hop or block[9:13] != (self._first_octets or block[9:13]):
+            attributes = scan_nominal(block, self.is_ebgp)
+            if attributes is None or not attributes.next_hop or self._missing(attributes, needs_next_hop=True):
+                return None
+        if len(self._young) >= _INTERN_LIMIT:
+            self._old, self._young = self._young, {}
+        self._young[block] = attributes
         return attributes
 
     def _missing(self, attributes: PathAttributes, *, needs_next_hop: bool) -> NotificationError | None:
@@ -237,12 +242,12 @@ class UpdateParser:
         family, next_hop, _ = self._split_reach(value)
         if family is None or family not in self.families or not is_host_address(next_hop):
             return None
-        attributes = scan_nominal(rest, self.is_ebgp)
-        if attributes is None or attributes.next_hop:
-            return None
+        attributes = scan_usual(rest, self.is_ebgp)
+        if attributes is None or attributes.next_hop or rest[9:13] != (self._first_octets or rest[9:13]):
+            attributes = scan_nominal(rest, self.is_ebgp)
+            if attributes is None or attributes.next_hop or self._missing(attributes, needs_next_hop=False):
+                return None
         attributes.next_hop = next_hop
-        if self._missing(attributes, needs_next_hop=False):
-            return None
         self._intern(key, attributes)
         return attributes
 
@@ -305,11 +310,11 @@ def _header(size: int) -> bytes:
     return MARKER + size.to_bytes(2, "big") + b"\x02"
 
 
-_HEADERS = [_header(size) for size in range(4097)]
+HEADERS = [_header(size) for size in range(4097)]
 
 
 def header(size: int) -> bytes:
-    return _HEADERS[size] if size <= 4096 else _header(size)
+    return HEADERS[size] if size <= 4096 else _header(size)
 
 
 def announcements(

@@ -20,7 +20,7 @@ from itertools import zip_longest
 
 from bgp.families import IPV4
 from bgp.wire import framing
-from bgp.wire.attributes import Fields, scan_nominal
+from bgp.wire.attributes import Fields, scan_usual
 from bgp.wire.nlri import split_nlri
 from bgp.wire.update import RouteChange, UpdateParser
 from felix.kernel.rtnetlink import Hop, RouteEncoder, Via
@@ -67,7 +67,7 @@ def split(table: Table) -> Load:
 
 
 def scan(table: Table) -> Load:
-    return lambda: [scan_nominal(block, True) for block in table.blocks]
+    return lambda: [scan_usual(block, True) for block in table.blocks]
 
 
 def fields(table: Table) -> Load:
@@ -182,7 +182,7 @@ def _pumped(engine: Engine, streams: list[tuple[str, list[bytes]]]) -> Load:
 STAGES = [
     Stage("cut", "framing.cut over whole reads", cut),
     Stage("split", "split_nlri of every run", split),
-    Stage("scan", "scan_nominal of every attribute set", scan),
+    Stage("scan", "scan_usual of every attribute set", scan),
     Stage("fields", "Fields: decoding every set, as competition or a policy needs it", fields),
     Stage("parse", "cut + UpdateParser.parse, every set seen for the first time", parse),
     Stage("parse-again", "the same UPDATEs once more, sets interned", parse_again),
