@@ -7,7 +7,7 @@ another's that it had been told, it alone is told the withdrawal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bgp.config import NextHopMode, RouteSetting
@@ -136,7 +136,8 @@ class UpdateGroup:
             at
             and self._only_adds_local_pref
             and setting is EMPTY_SETTING
-            and block[block[6] + 7 : block[6] + 9] == b"\x40\x03"  # NEXT_HOP behind AS_PATH: it did not come in MP_REACH_NLRI
+            and block[block[6] + 7 : block[6] + 9]
+            == b"\x40\x03"  # NEXT_HOP behind AS_PATH: it did not come in MP_REACH_NLRI
             and b"\xff\xff\xff" not in block
         ):
             block = block[:at] + self._local_pref + block[at:]

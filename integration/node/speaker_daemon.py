@@ -17,6 +17,7 @@ from typing import TextIO
 from bgp.config import SpeakerConfig
 from bgp.toml import ConfigError, load
 from integration.node.daemon import CannotStart, SpeakerDaemon
+from integration.node.lean import collect_seldom
 from integration.node.logs import LEVELS, EventLog, LineWriter
 from integration.node.sockets import CannotListen
 
@@ -69,6 +70,7 @@ def serve(arguments: argparse.Namespace, config: SpeakerConfig) -> int:
 
 
 async def _run(path: str, config: SpeakerConfig, log: EventLog, writer: LineWriter) -> int:
+    collect_seldom()
     loop = asyncio.get_running_loop()
     daemon = SpeakerDaemon(path, config, log, writer)
 

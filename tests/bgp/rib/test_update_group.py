@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,9 +37,9 @@ ONLY_EVEN = Policy(
 class Listener:
     """A peer's side: what it has been told, as an UPDATE parser reads it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, is_ebgp: bool = True) -> None:
         self.known: dict[Nlri, tuple[str, int | None]] = {}
-        self._parser = UpdateParser(families=FAMILIES, is_ebgp=True)
+        self._parser = UpdateParser(families=FAMILIES, is_ebgp=is_ebgp)
         self.member = Member(source, self._hear)
 
     def _hear(self, buffers: list[Buffer], count: int) -> None:
@@ -59,9 +60,9 @@ class Listener:
                     del self.known[nlri]
 
 
-def group_of(policy: Policy) -> UpdateGroup:
+def group_of(policy: Policy, *, is_ebgp: bool = True) -> UpdateGroup:
     rules = ExportRules(
-        is_ebgp=True,
+        is_ebgp=is_ebgp,
         local_asn=64512,
         families=FAMILIES,
         four_octet_asn=True,
@@ -69,7 +70,7 @@ def group_of(policy: Policy) -> UpdateGroup:
         extended_next_hop=frozenset(),
         next_hop="auto",
         own_addresses=((IPV4, OWN),),
-        policy=compile_policy(policy, direction="export", is_ebgp=True),
+        policy=compile_policy(policy, direction="export", is_ebgp=is_ebgp),
         graceful_shutdown=False,
         default_local_pref=100,
     )
@@ -125,10 +126,13 @@ def test_members_know_the_best_paths_of_others(
     listeners = [Listener(s) for s in sources[:member_count]]
     for listener in listeners:
         group.members[listener.member.source] = listener.member
+    interned: dict[tuple[int, int], Path] = {}  # as a session does it: the same set again is the same path
     for what, number, argument, nlris in (*some, ("flush", 0, 0, [])):
         who = sources[number]
         if what == "announce":
-            rib.announce(path_of(who, argument, hops[number]), nlris)
+            path = interned.get((number, argument)) or path_of(who, argument, hops[number])
+            interned[number, argument] = path
+            rib.announce(path, nlris)
         elif what == "withdraw":
             rib.withdraw(who, nlris)
         elif what == "gone":
@@ -169,3 +173,28 @@ def test_who_joins_late_or_changes_group_knows_the_same(
     while late.member.advance():
         pass
     assert late.known == expected(rib, sources[0], ONLY_EVEN if policy is ACCEPT_ALL else ACCEPT_ALL)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ("40010100 4002060201 0000fde9 400304c0000201", "as everybody sends it"),
+        ("40010100 4002060201 0000fde9 400304c0000201 80040400000007 c00804fde80001", "more behind LOCAL_PREF's place"),
+        ("4002060201 0000fde9 400304c0000201 40010100", "another order"),
+        ("900e000d 000101 04 c0000201 00 180a0000 40010100 4002060201 0000fde9", "IPv4 in MP_REACH_NLRI: no NEXT_HOP"),
+    ],
+)
+def test_an_external_set_goes_to_an_internal_peer_with_all_that_it_needs(attributes: str, why: str) -> None:
+    parser, block = UpdateParser(families=FAMILIES, is_ebgp=True), bytes.fromhex(attributes)
+    changes: list[RouteChange] = []
+    tail = b"" if "MP_REACH" in why else PREFIXES[0]
+    body = b"\0\0" + len(block).to_bytes(2, "big") + block + tail
+    parser.parse(body, 0, len(body), changes)
+    [(kind, _, nlris, made)] = changes
+    assert kind == ANNOUNCE
+    assert made is not None
+    rib, group, listener = LocRib(IPV4), group_of(ACCEPT_ALL, is_ebgp=False), Listener(source(1), is_ebgp=False)
+    group.members[listener.member.source] = listener.member
+    rib.announce(Path(source(0), made, HopState(made.next_hop, Resolution(reachable=True))), nlris)
+    group.flush(IPV4, rib.take_log())
+    assert listener.known == {PREFIXES[0]: ("65001", made.fields.med)}, why

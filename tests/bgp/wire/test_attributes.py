@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgp.wire import as_path
-from bgp.wire.attributes import PathAttributes, Scan, attribute, build, one_next_hop, scan_nominal, split_block
+from bgp.wire.attributes import (
+    PathAttributes,
+    Scan,
+    attribute,
+    build,
+    one_next_hop,
+    scan_nominal,
+    scan_usual,
+    split_block,
+)
 from bgp.wire.errors import NotificationError
 
 ORIGIN = bytes.fromhex("40 01 01 00")
@@ -43,6 +52,58 @@ def test_the_fast_scan_takes_only_what_the_full_scan_leaves_as_it_is(block: byte
     assert full.notes == []
     assert (fast.next_hop, fast.seen) == (made.next_hop, made.seen)
     assert [item[1:] for item in split_block(fast.block)] == [item[1:] for item in split_block(made.block)]
+
+
+def of_items(code: int, octets: int) -> st.SearchStrategy[bytes]:
+    return st.integers(0, 40).map(lambda count: attribute(0xC0, code, bytes(range(octets)) * count))
+
+
+usual_blocks = st.tuples(
+    st.sampled_from(["40010100", "40010102", "40010103"]).map(bytes.fromhex),
+    st.lists(st.integers(0, 3).map(lambda asn: asn.to_bytes(4, "big")), max_size=26).map(
+        lambda asns: attribute(0x40, 2, bytes([2, len(asns)]) + b"".join(asns) if asns else b"")
+    ),
+    st.sampled_from([NEXT_HOP, b"", bytes.fromhex("400304e0000001")]),
+    st.sampled_from([b"", bytes.fromhex("80040400000005")]),
+    st.sampled_from([b"", LOCAL_PREF]),
+    st.sampled_from([b"", bytes.fromhex("400600")]),
+    st.sampled_from([b"", bytes.fromhex("c007080000fde9c0000201"), bytes.fromhex("c0070800000000c0000201")]),
+    of_items(8, 4),
+    st.one_of(st.just(b""), of_items(32, 12)),
+    st.sampled_from([b"", bytes.fromhex("800904c0000201"), bytes.fromhex("800904c0000201 800a0801020304 05060708")]),
+    of_items(16, 8),
+    of_items(32, 12),
+).map(b"".join)
+
+
+@given(st.one_of(usual_blocks, blocks), st.booleans())
+def test_the_match_of_the_usual_set_takes_only_what_the_walk_takes(block: bytes, is_ebgp: bool) -> None:
+    usual = scan_usual(block, is_ebgp)
+    if usual is None:
+        return
+    walked = scan_nominal(block, is_ebgp)
+    assert walked is not None
+    assert (usual.block, usual.next_hop, usual.seen) == (walked.block, walked.next_hop, walked.seen)
+    assert usual.seen & 0b110 == 0b110
+    assert is_ebgp or usual.seen >> 5 & 1, "LOCAL_PREF is mandatory on an internal session"
+    if at := usual.local_pref_at:
+        codes = [code for _, code, _ in split_block(block[:at])]
+        assert codes == [code for code in (1, 2, 3, 4) if usual.seen >> code & 1], "where LOCAL_PREF belongs"
+
+
+@pytest.mark.parametrize("is_ebgp", [True, False])
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "c00808fde80001fde80002",
+        "400600 c007080000fde9c0000201 c00804fde80001 c01008 0002fde800000001 c0200c 0000fde80000000100000002",
+        "c00804fde80001 c0200c 0000fde80000000100000002 c01008 0002fde800000001",  # as FRR orders them
+    ],
+)
+def test_what_daemons_send_is_usual(is_ebgp: bool, more: str) -> None:
+    med = bytes.fromhex("80040400000005")
+    assert scan_usual(BASE + med + (b"" if is_ebgp else LOCAL_PREF) + bytes.fromhex(more), is_ebgp) is not None
 
 
 @given(blocks, st.booleans(), st.booleans())
