@@ -136,8 +136,7 @@ class UpdateGroup:
             at
             and self._only_adds_local_pref
             and setting is EMPTY_SETTING
-            and block[block[6] + 7 : block[6] + 9]
-            == b"\x40\x03"  # NEXT_HOP behind AS_PATH: it did not come in MP_REACH_NLRI
+            and block.startswith(b"\x40\x03", block[6] + 7)  # NEXT_HOP behind AS_PATH: it was not in MP_REACH_NLRI
             and b"\xff\xff\xff" not in block
         ):
             block = block[:at] + self._local_pref + block[at:]
