@@ -9,8 +9,9 @@ from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import Family
 from bgp.policy.compiled import CompiledPolicy, compile_policy
 from bgp.rib.adj_rib_in import AdjRibIn
+from bgp.rib.catch_up import Member
 from bgp.rib.path import Source
-from bgp.rib.update_group import Member, UpdateGroup
+from bgp.rib.update_group import UpdateGroup
 
 if TYPE_CHECKING:
     from bgp.session.peer import Peer
@@ -21,6 +22,7 @@ class Neighbour:
 
     def __init__(self, speaker: SpeakerConfig, config: PeerConfig, name: str, *, range_name: str = "") -> None:
         self.peer: Peer
+        self.key = b""  # the address it is found by
         self.name = name
         self.range_name = range_name
         self.adj_rib_in: AdjRibIn | None = None

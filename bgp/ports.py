@@ -113,7 +113,8 @@ class Transport(Protocol):
     def dial(self, session: Any, config: Any) -> None:
         """Connect as this PeerConfig says, then call Speaker.connection_made or connection_failed."""
 
-    def send(self, session: Any, buffers: list[bytes | memoryview]) -> None: ...
+    def send(self, session: Any, buffers: list[bytes | memoryview]) -> int:
+        """Returns how many octets TCP has not taken yet. If that is not 0, Speaker.drained is called when it is."""
 
     def close(self, session: Any, abort: bool) -> None:
         """Send what is queued, then close; with `abort` at once."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Any, Literal
 
 from bgp import views
@@ -20,10 +20,12 @@ from bgp.neighbour import Neighbour
 from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Reflection, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
+from bgp.rib.batch import Buffer
+from bgp.rib.catch_up import Member, Piece
 from bgp.rib.decision import equal_cost
 from bgp.rib.loc_rib import LocRib
 from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of
-from bgp.rib.update_group import Buffer, ExportRules, Member, UpdateGroup
+from bgp.rib.update_group import ExportRules, UpdateGroup
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
     CloseConnection,
@@ -45,6 +47,7 @@ from bgp.wire.update import UpdateParser, end_of_rib
 _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
 _STALE_S = 180.0  # after a peer's return: routes that it has not repeated by then go (RFC 4724 §4.2)
 _HOPS_KEPT = 4096
+_TABLES_WAITING = 8
 _DYNAMIC_LIMIT = 20000
 
 
@@ -65,6 +68,7 @@ class Speaker:
         reflection_of: Callable[[SpeakerConfig], Reflection | None] = lambda _: None,
     ) -> None:
         self.config = config
+        self._ranges = [peer for peer in config.peers if peer.range is not None]
         self._reflection_of = reflection_of
         self.reflection = reflection_of(config)
         self.started_at = now
@@ -78,7 +82,9 @@ class Speaker:
         for rib in self.ribs.values():
             rib.always_compare_med = config.always_compare_med
         self.neighbours: dict[str, Neighbour] = {}
+        self._by_address: dict[Address, list[Neighbour]] = {}  # more than one where link-local addresses repeat
         self._by_session: dict[Session, Neighbour] = {}
+        self._own_sessions: Counter[Address] = Counter()  # our addresses of Established sessions
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops: dict[Address, HopState] = {}
         self._hops_limit = _HOPS_KEPT
@@ -89,6 +95,8 @@ class Speaker:
         self._blackholes: set[tuple[Family, Nlri]] = set()
         self._may_send_end_of_rib = False
         self.is_converged = False
+        self._is_convergence_due = False
+        self._advancing: set[Neighbour] = set()  # members that lack something and can be sent more
         for peer in config.peers:
             if peer.range is None:
                 self._add(peer, peer.name)
@@ -192,9 +200,11 @@ class Speaker:
     def drained(self, session: Session, now: float) -> None:
         """The transport has nothing more to send here: go on with a table transfer."""
         neighbour = self._by_session.get(session)
-        if neighbour is not None and neighbour.member is not None and neighbour.member.backlog is not None:
-            self._now = now
-            neighbour.member.advance()
+        if neighbour is not None and neighbour.member is not None:
+            neighbour.member.is_blocked = False
+            if neighbour.member.is_late:
+                self._advancing.add(neighbour)
+                self.transport.flush_soon()
 
     # --- outputs of the sessions ------------------------------------------------------------------------------------
 
@@ -241,7 +251,7 @@ class Speaker:
             own_address=session.local_address,
             track=self._tracker(config.interface),
         )
-        self._mark_own()
+        self._use_own(session.local_address, 1)
         restart = negotiated.peer_restart
         lost = [f for f in FAMILIES if restart is None or f not in restart.forwarding or f not in negotiated.families]
         self._sweep(neighbour, lost, "the peer has not kept them")
@@ -261,12 +271,12 @@ class Speaker:
     def _cluster_id(self) -> bytes:
         return self.reflection.cluster_id if self.reflection else self.config.router_id.packed
 
-    def _sender(self, session: Session) -> Callable[[list[Buffer], int], None]:
+    def _sender(self, session: Session) -> Callable[[list[Buffer], int], int]:
         send = self.transport.send
 
-        def tell(buffers: list[Buffer], count: int) -> None:
-            send(session, buffers)
+        def tell(buffers: list[Buffer], count: int) -> int:
             session.update_sent(count, self._now)
+            return send(session, buffers)
 
         return tell
 
@@ -290,14 +300,15 @@ class Speaker:
         if group is None:
             group = self.groups[rules] = UpdateGroup(rules, self._too_large)
         assert neighbour.member is not None
-        group.members[neighbour.source] = neighbour.member
+        group.join(neighbour.member)
         neighbour.group = group
         return group
 
     def _leave(self, neighbour: Neighbour) -> None:
-        group, neighbour.group, neighbour.member = neighbour.group, None, None
-        if group is not None:
-            group.members.pop(neighbour.source, None)
+        group, member, neighbour.group, neighbour.member = neighbour.group, neighbour.member, None, None
+        self._advancing.discard(neighbour)
+        if group is not None and member is not None:
+            group.leave(member)
             if not group.members:
                 self.groups.pop(group.rules, None)
 
@@ -306,6 +317,7 @@ class Speaker:
 
     def _peer_down(self, neighbour: Neighbour, down: PeerDown) -> None:
         self._leave(neighbour)
+        self._use_own(down.session.local_address, -1)
         parser = down.session.parser
         if isinstance(parser, UpdateParser):
             neighbour.dropped_attributes += parser.dropped_attributes
@@ -356,7 +368,14 @@ class Speaker:
             self.transport.flush_soon()
 
     def _check_convergence(self) -> None:
+        """At the next flush: a thousand peers may come up in one turn."""
+        if not self.is_converged:
+            self._is_convergence_due = True
+            self.transport.flush_soon()
+
+    def _look_for_convergence(self) -> None:
         """First our own End-of-RIB (a peer that restarts itself is not waited for, RFC 4724 §4.1), then the rest."""
+        self._is_convergence_due = False
         if self.is_converged:
             return
         expected = [n for n in self.neighbours.values() if n.config.shutdown is None and not n.range_name]
@@ -377,9 +396,7 @@ class Speaker:
         for neighbour in self.neighbours.values():
             neighbour.peer.is_restarting = False
             if neighbour.member is not None and neighbour.owes_end_of_rib:
-                self.flush(self._now)
-                for family in neighbour.owes_end_of_rib:
-                    neighbour.member.tell([end_of_rib(family)], 1)
+                self._transfer(neighbour, [_end_of_rib_piece(family) for family in neighbour.owes_end_of_rib])
                 neighbour.owes_end_of_rib = []
 
     def _converged(self, why: str) -> None:
@@ -400,27 +417,43 @@ class Speaker:
             log = rib.take_log()
             if log:
                 for group in list(self.groups.values()):
-                    group.flush(family, log)
+                    group.flush(family, log, rib)
             if rib.dirty and self._fib is not None:
                 dirty, rib.dirty = rib.dirty, set()
                 self._fib.apply(family, self._fib_routes(family, dirty))
+        if self._is_convergence_due:
+            self._look_for_convergence()
+        if self._advancing:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Members that are late get a bounded part of what they lack each turn."""
+        for neighbour in list(self._advancing):
+            group, member = neighbour.group, neighbour.member
+            if group is None or member is None or not group.advance(member, self.ribs):
+                self._advancing.discard(neighbour)
+        if self._advancing:
+            self.transport.flush_soon()
 
     def _send_table(self, neighbour: Neighbour, families: Iterable[Family], *, say_end: bool) -> None:
         group, member = neighbour.group, neighbour.member
         if group is None or member is None:
             return
-        transfers: list[Iterator[tuple[bytes, int]]] = [] if member.backlog is None else [member.backlog]
+        if member.is_blocked and len(member.transfers) > _TABLES_WAITING:
+            return  # it asks again and again, and reads nothing
         for family in families:
-            transfers.append(group.table(family, self.ribs[family], neighbour.source))
+            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source))
             if say_end and self._may_send_end_of_rib:
-                transfers.append(iter([(end_of_rib(family), 1)]))
+                self._transfer(neighbour, [_end_of_rib_piece(family)])
             elif say_end:
                 neighbour.owes_end_of_rib.append(family)
-        self._transfer(member, chain.from_iterable(transfers))
 
-    def _transfer(self, member: Member, backlog: Iterator[tuple[bytes, int]]) -> None:
-        member.backlog = backlog
-        member.advance()
+    def _transfer(self, neighbour: Neighbour, pieces: Iterable[Piece]) -> None:
+        """Sent from the next flush on, before whatever changes from now on."""
+        if neighbour.group is not None and neighbour.member is not None:
+            neighbour.group.send_later(neighbour.member, iter(pieces))
+            self._advancing.add(neighbour)
+            self.transport.flush_soon()
 
     def _fib_routes(self, family: Family, nlris: Iterable[Nlri]) -> dict[Nlri, FibRoute | None]:
         """Prefixes often share their value, and so their route."""
@@ -488,9 +521,7 @@ class Speaker:
         self._hops_limit = max(_HOPS_KEPT, 2 * len(self._hops))
 
     def _is_own(self, address: Address) -> bool:
-        if address[:16] in self._local_addresses:
-            return True
-        return any(session.local_address == address[:16] for session in self._by_session)
+        return address[:16] in self._local_addresses or address[:16] in self._own_sessions
 
     def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None:
         states = {self._hops[address] for address in changed if address in self._hops}
@@ -513,6 +544,15 @@ class Speaker:
                 if neighbour.adj_rib_in is not None:
                     neighbour.adj_rib_in.again()
             self.transport.flush_soon()
+
+    def _use_own(self, address: Address, sessions: int) -> None:
+        """One session more or less stands on this address of ours."""
+        had = self._own_sessions[address]
+        self._own_sessions[address] += sessions
+        if self._own_sessions[address] <= 0:
+            del self._own_sessions[address]
+        if (had > 0) is not (address in self._own_sessions):
+            self._mark_own()
 
     def _mark_own(self) -> bool:
         """Note which known next hops are our own; whether that changed for any."""
@@ -551,6 +591,7 @@ class Speaker:
         old, changes = self.config, differences(self.config, config)
         pairs = pair_peers(old.peers, config.peers)
         self.config = config
+        self._ranges = [peer for peer in config.peers if peer.range is not None]
         self.reflection, had = self._reflection_of(config), self.reflection
         for removed in pairs.removed:
             for neighbour in self._of(removed):
@@ -647,15 +688,17 @@ class Speaker:
         if session is None or session.negotiated is None or before is None or member is None:
             return
         self.flush(self._now)  # what is pending leaves by the old rules, which the comparison starts from
-        before.members.pop(neighbour.source, None)
+        missed = before.catch_up.missed(member)
+        before.leave(member)
         group = self._join(neighbour, session.negotiated, self.transport.own_addresses(session))
+        group.catch_up.put_back(member, missed)
         if group is not before:
-            transfers = [] if member.backlog is None else [member.backlog]
             for family in session.negotiated.families:
-                transfers.append(group.difference(before, family, self.ribs[family], neighbour.source))
-            self._transfer(member, chain.from_iterable(transfers))
+                self._transfer(neighbour, group.difference(before, family, self.ribs[family], neighbour.source))
             if not before.members:
                 self.groups.pop(before.rules, None)
+        self._advancing.add(neighbour)
+        self.transport.flush_soon()
 
     def _originate(self, config: SpeakerConfig) -> None:
         """Make the originated routes be those of the configuration."""
@@ -684,8 +727,11 @@ class Speaker:
 
     # --- peers ------------------------------------------------------------------------------------------------------
 
-    def _add(self, config: PeerConfig, name: str, *, range_name: str = "") -> Neighbour:
+    def _add(self, config: PeerConfig, name: str, *, range_name: str = "", remote: Address = b"") -> Neighbour:
         neighbour = Neighbour(self.config, config, name, range_name=range_name)
+        neighbour.source.address = remote or neighbour.source.address
+        neighbour.key = neighbour.source.address
+        self._by_address.setdefault(neighbour.key, []).append(neighbour)
         neighbour.peer = Peer(
             settings_of(self.config, config),
             name=name,
@@ -712,27 +758,19 @@ class Speaker:
         return neighbour.config.asn if neighbour.is_ebgp and neighbour.config.enforce_first_asn else None
 
     def _find(self, remote: Address, interface: str) -> Neighbour | None:
-        for neighbour in self.neighbours.values():
-            config = neighbour.config
-            if neighbour.range_name:
-                if neighbour.source.address == remote:
-                    return neighbour
-            elif (
-                config.address is not None
-                and config.address.packed == remote
-                and (not config.interface or not interface or config.interface == interface)
-            ):
+        for neighbour in self._by_address.get(remote, ()):
+            wanted = neighbour.config.interface
+            if neighbour.range_name or not wanted or not interface or wanted == interface:
                 return neighbour
         return None
 
     def _make_dynamic(self, remote: Address) -> Neighbour | None:
         address = ipaddress.ip_address(remote)
-        ranges = [p for p in self.config.peers if p.range is not None and address in p.range]
+        ranges = [p for p in self._ranges if p.range is not None and address in p.range]
         if not ranges or len(self.neighbours) >= _DYNAMIC_LIMIT:
             return None
         config = max(ranges, key=lambda peer: peer.range.prefixlen if peer.range else 0)
-        neighbour = self._add(config, f"{config.name}-{address}", range_name=config.name)
-        neighbour.source.address = remote
+        neighbour = self._add(config, f"{config.name}-{address}", range_name=config.name, remote=remote)
         neighbour.peer.start(self._now)
         return neighbour
 
@@ -743,8 +781,11 @@ class Speaker:
                 rib.remove_where(lambda path: path.source is source)
         if self.neighbours.get(neighbour.name) is neighbour:
             del self.neighbours[neighbour.name]
-        for session in [s for s, owner in self._by_session.items() if owner is neighbour]:
-            del self._by_session[session]
+        same = [other for other in self._by_address.pop(neighbour.key, ()) if other is not neighbour]
+        if same:
+            self._by_address[neighbour.key] = same
+        for session in neighbour.peer.sessions:
+            self._by_session.pop(session, None)
         self._check_convergence()
         self.transport.flush_soon()
 
@@ -824,3 +865,7 @@ class Speaker:
         if peer is not None and peer not in self.neighbours:
             raise KeyError(f"no peer {peer!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
         return views.routes(self, prefix, family, peer, which, longest)
+
+
+def _end_of_rib_piece(family: Family) -> Piece:
+    return [end_of_rib(family)], 1

@@ -31,6 +31,7 @@ class Connection:
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._queue: deque[memoryview | bytes] = deque()
+        self._queued = 0  # octets in it
         self._is_writing = False
         self._is_closing = False
         self.is_open = True
@@ -62,14 +63,15 @@ class Connection:
         else:
             self._lost("closed by the peer")
 
-    def send(self, buffers: list[bytes | memoryview]) -> None:
+    def send(self, buffers: list[bytes | memoryview]) -> int:
+        """Returns how many octets wait."""
         if not self.is_open or self._is_closing:
-            return
-        if self._queue:
-            self._queue.extend(buffers)
-            return
+            return 0
         self._queue.extend(buffers)
-        self._write()
+        self._queued += sum(map(len, buffers))
+        if not self._is_writing:
+            self._write()
+        return self._queued
 
     def _write(self) -> None:
         queue = self._queue
@@ -83,9 +85,11 @@ class Connection:
             except OSError as error:
                 # The reader meets it too, perhaps with the NOTIFICATION that explains it; but it must not wait for ever.
                 self._queue.clear()
+                self._queued = 0
                 self._loop.call_later(0.2, self._lost, error.strerror or str(error))
                 break
             now = now or time.monotonic()
+            self._queued -= sent
             for buffer in some:
                 if sent < len(buffer):
                     break
@@ -105,17 +109,14 @@ class Connection:
         elif self._queue:
             self.session.send_blocked(time.monotonic())
         elif self.is_open:
-            if self._is_writing:
+            was_blocked = self._is_writing
+            if was_blocked:
                 self._is_writing = False
                 self._loop.remove_writer(self.sock)
             if self._is_closing:
                 self._finish()
-            else:
-                self._loop.call_soon(self._drained)
-
-    def _drained(self) -> None:
-        if self.is_open and not self._queue and not self._is_closing:
-            self._speaker.drained(self.session, time.monotonic())
+            elif was_blocked:
+                self._speaker.drained(self.session, time.monotonic())
 
     def _lost(self, why: str) -> None:
         if self.is_open:

@@ -222,10 +222,9 @@ class SpeakerServer:
         if connection.is_open:
             connection.begin()
 
-    def send(self, session: Session, buffers: list[bytes | memoryview]) -> None:
+    def send(self, session: Session, buffers: list[bytes | memoryview]) -> int:
         connection = self._connections.get(session)
-        if connection is not None:
-            connection.send(buffers)
+        return 0 if connection is None else connection.send(buffers)
 
     def close(self, session: Session, abort: bool) -> None:
         dial = self._dials.pop(session, None)

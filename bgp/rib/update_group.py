@@ -2,12 +2,12 @@
 
 Nothing is stored per prefix: what a member has been told follows from the best path and the group's rules, which is why
 every change carries the best path of before. A member never hears its own paths back; when its path takes the place of
-another's that it had been told, it alone is told the withdrawal.
+another's that it had been told, it alone is told the withdrawal. Members that do not keep up: `catch_up.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bgp.config import NextHopMode, RouteSetting
@@ -15,12 +15,13 @@ from bgp.families import IPV4, Address, Family, Nlri
 from bgp.policy.compiled import EMPTY_SETTING, CompiledPolicy
 from bgp.ports import Reflection
 from bgp.rib import rewrite
+from bgp.rib.batch import Batch
+from bgp.rib.catch_up import LATE_OCTETS, CatchUp, Member, Piece
 from bgp.rib.loc_rib import Change, LocRib
-from bgp.rib.path import Path, PathView, Source
+from bgp.rib.path import Path, PathView, Source, best_of
 from bgp.wire import update
 from bgp.wire.attributes import NEXT_HOP
 
-Buffer = bytes | memoryview
 # What stands before the prefixes in the message's body, and b""; or the attributes and a next hop, for MP_REACH_NLRI.
 Block = tuple[bytes, Address]
 _CACHE_LIMIT = 32768
@@ -47,37 +48,6 @@ class ExportRules:
     reflection: Reflection | None = None  # None for external peers too
 
 
-class Member:
-    """One Established peer in a group. `backlog`: the table as it was at joining, still to be sent; `waiting` comes after."""
-
-    __slots__ = ("backlog", "send", "source", "waiting")
-
-    def __init__(self, source: Source, send: Callable[[list[Buffer], int], None]) -> None:
-        self.source = source
-        self.send = send  # (buffers, UPDATE messages in them)
-        self.backlog: Iterator[tuple[bytes, int]] | None = None
-        self.waiting: list[tuple[list[Buffer], int]] = []
-
-    def tell(self, buffers: list[Buffer], count: int) -> None:
-        if self.backlog is None:
-            self.send(buffers, count)
-        else:
-            self.waiting.append((buffers, count))
-
-    def advance(self) -> bool:
-        """Send one more piece of the backlog; True if there is more to come."""
-        if self.backlog is not None:
-            piece = next(self.backlog, None)
-            if piece is not None:
-                self.send([piece[0]], piece[1])
-                return True
-            self.backlog = None
-            waiting, self.waiting = self.waiting, []
-            for buffers, count in waiting:
-                self.send(buffers, count)
-        return False
-
-
 class UpdateGroup:
     def __init__(self, rules: ExportRules, too_large: Callable[[Path], None]) -> None:
         self.rules = rules
@@ -101,6 +71,8 @@ class UpdateGroup:
         self._young: dict[tuple[Family, int], _Blocks] = {}
         self._old: dict[tuple[Family, int], _Blocks] = {}
         self._young_count = 0
+        self.catch_up = CatchUp(self.now)
+        self._snapshots: dict[Family, tuple[int, _Pieces]] = {}  # with the table's version
 
     # --- what may leave, and how ------------------------------------------------------------------------------------
 
@@ -244,12 +216,38 @@ class UpdateGroup:
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
-    def flush(self, family: Family, log: list[Change]) -> None:
-        """Tell all members what changed, in order, with one set of bytes."""
+    def join(self, member: Member) -> None:
+        self.members[member.source] = member
+
+    def leave(self, member: Member) -> None:
+        self.members.pop(member.source, None)
+        self.catch_up.forget(member)
+        if not self.catch_up.late:
+            self._snapshots.clear()
+
+    def send_later(self, member: Member, pieces: Iterator[Piece]) -> None:
+        """It is told nothing else until it has these."""
+        self.catch_up.hold(member)
+        member.transfers.append(pieces)
+
+    def advance(self, member: Member, ribs: Mapping[Family, LocRib]) -> bool:
+        """See CatchUp.advance."""
+        more = self.catch_up.advance(member, ribs)
+        if not self.catch_up.late:
+            self._snapshots.clear()
+        return more
+
+    def flush(self, family: Family, log: list[Change], rib: LocRib) -> None:
+        """Tell all members what changed, in order, with one set of bytes; those that are late later."""
         if not self.members or family not in self.rules.families:
             return
-        shared = _Shared()
-        members, headers, max_octets = self.members, update.HEADERS, min(self.rules.max_octets, 4096)
+        late = self.catch_up.late
+        self.catch_up.note(family, log, rib)
+        members = {s: m for s, m in self.members.items() if m.cursor is None} if late else dict(self.members)
+        if not members:
+            return
+        shared = Batch()
+        headers, max_octets = update.HEADERS, min(self.rules.max_octets, 4096)
         only = next(iter(members)) if len(members) == 1 else None
         accepts_all = self.rules.policy.accepts_all
         young = self._blocks(family, EMPTY_SETTING)
@@ -281,7 +279,10 @@ class UpdateGroup:
                     if gone and was_owner is not None and was_owner is only:
                         continue
                     shared.add(self._withdraw(family, gone), was_owner)
-        shared.deliver(members)
+        for source, member in members.items():
+            buffers, count = shared.buffers_for(source)
+            if buffers and member.tell(buffers, count) > LATE_OCTETS:
+                self.catch_up.hold(member)
 
     def _told(self, family: Family, was: Path, nlris: list[Nlri]) -> list[Nlri]:
         """Of these prefixes, those that members had been told."""
@@ -300,30 +301,49 @@ class UpdateGroup:
     def _withdraw(self, family: Family, nlris: list[Nlri]) -> list[bytes]:
         return list(update.withdrawals(family, nlris, self.rules.max_octets)) if nlris else []
 
-    def table(self, family: Family, rib: LocRib, member: Source) -> Iterator[tuple[bytes, int]]:
-        """All that a member is to be told now, in pieces of bounded size, with the number of messages in each.
+    def table(self, family: Family, rib: LocRib, member: Source) -> Iterator[Piece]:
+        """All that a member is to be told now, in pieces of bounded size.
 
-        The table is read at the first piece; what changes later comes by `flush`.
+        The table is read at the first piece; what changes later comes by `flush`. Members that begin while it stays the
+        same share the bytes.
         """
-        pieces: list[bytes] = []
-        size = 0
-        for path, nlris in rib.by_best().items():
-            if path.source is member:
-                continue
+        version, pieces = self._snapshots.get(family, (-1, _Pieces(iter(()))))
+        if version != rib.version or rib.log:
+            pieces = _Pieces(self._batches(family, rib.by_best()))
+            self._snapshots[family] = rib.version, pieces
+        for batch in pieces:
+            yield batch.buffers_for(member)
+
+    def _batches(self, family: Family, runs: dict[Path, list[Nlri]]) -> Iterator[Batch]:
+        batch = Batch()
+        for path, nlris in runs.items():
             for block, run in self.parts(family, path, nlris):
                 if block is not None:
-                    messages = self._announce(family, block, run)
-                    pieces += messages
-                    size += sum(map(len, messages))
-            if size >= _CHUNK_OCTETS:
-                yield b"".join(pieces), len(pieces)
-                pieces, size = [], 0
-        if pieces:
-            yield b"".join(pieces), len(pieces)
+                    batch.add(self._announce(family, block, run), path.source)
+            if batch.size >= _CHUNK_OCTETS:
+                yield batch
+                batch = Batch()
+        if batch.size:
+            yield batch
 
-    def difference(
-        self, before: UpdateGroup, family: Family, rib: LocRib, member: Source
-    ) -> Iterator[tuple[bytes, int]]:
+    def now(self, family: Family, rib: LocRib, nlris: list[Nlri], member: Source) -> list[bytes]:
+        """How these prefixes stand for a member, whatever it was told before."""
+        get = rib.table.get
+        runs: dict[Path | None, list[Nlri]] = {}
+        for nlri in nlris:
+            best = best_of(get(nlri))
+            runs.setdefault(None if best is not None and best.source is member else best, []).append(nlri)
+        gone = runs.pop(None, [])
+        messages: list[bytes] = []
+        for path, some in runs.items():
+            for block, run in self.parts(family, path, some):
+                if block is None:
+                    gone = gone + run
+                else:
+                    messages += self._announce(family, block, run)
+        return self._withdraw(family, gone) + messages
+
+    def difference(self, before: UpdateGroup, family: Family, rib: LocRib, member: Source) -> Iterator[Piece]:
         """What a member that moves here from another group must be told: only what differs."""
         for path, nlris in rib.by_best().items():
             if path.source is member:
@@ -337,51 +357,24 @@ class UpdateGroup:
                 elif changed:
                     messages += self._withdraw(family, changed)
             if messages:
-                yield b"".join(messages), len(messages)
+                yield [b"".join(messages)], len(messages)
 
 
-class _Shared:
-    """Messages of one flush: one run of bytes for all, with the slices that single members skip or get alone."""
+class _Pieces:
+    """Made as the first of its readers comes to them, kept for the others."""
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.size = 0  # octets in `parts`
-        self.count = 0  # messages
-        # member → (start, end, count of messages, what it gets instead)
-        self._special: dict[Source, list[tuple[int, int, int, list[bytes]]]] = {}
+    def __init__(self, source: Iterator[Batch]) -> None:
+        self._source = source
+        self._made: list[Batch] = []
 
-    def add(self, messages: list[bytes], skipped_by: Source | None) -> None:
-        start = self.size
-        self.parts += messages
-        self.size += sum(map(len, messages))
-        self.count += len(messages)
-        if skipped_by is not None and messages:
-            self._special.setdefault(skipped_by, []).append((start, self.size, len(messages), []))
+    def __iter__(self) -> Iterator[Batch]:
+        at = 0
+        while at < len(self._made) or self._make():
+            yield self._made[at]
+            at += 1
 
-    def add_private(self, member: Source, messages: list[bytes]) -> None:
-        if messages:
-            self._special.setdefault(member, []).append((self.size, self.size, 0, messages))
-
-    def deliver(self, members: dict[Source, Member]) -> None:
-        if not self.parts and not self._special:
-            return
-        whole, count = b"".join(self.parts), self.count
-        view = memoryview(whole)
-        for source, member in list(members.items()):
-            special = self._special.get(source)
-            if special is None:
-                if whole:
-                    member.tell([whole], count)
-                continue
-            buffers: list[Buffer] = []
-            at, left = 0, count
-            for start, end, skipped, instead in special:
-                if start > at:
-                    buffers.append(view[at:start])
-                buffers += instead
-                left += len(instead) - skipped
-                at = end
-            if at < len(whole):
-                buffers.append(view[at:])
-            if buffers:
-                member.tell(buffers, left)
+    def _make(self) -> bool:
+        batch = next(self._source, None)
+        if batch is not None:
+            self._made.append(batch)
+        return batch is not None

@@ -26,8 +26,9 @@ class Wire:
 
     def dial(self, session: Any, config: Any) -> None: ...
 
-    def send(self, session: Any, buffers: list[bytes | memoryview]) -> None:
+    def send(self, session: Any, buffers: list[bytes | memoryview]) -> int:
         self.sent.setdefault(session, []).extend(buffers)
+        return 0
 
     def close(self, session: Any, abort: bool) -> None: ...
 
