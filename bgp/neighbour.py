@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from bgp.config import PeerConfig, SpeakerConfig
-from bgp.families import Family
+from bgp.families import Address, Family
 from bgp.policy.compiled import CompiledPolicy, compile_policy
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.path import Source
@@ -48,6 +48,11 @@ class Neighbour:
         return compile_policy(
             policy, direction=direction, is_ebgp=self.is_ebgp, ebgp_requires_policy=speaker.ebgp_requires_policy
         )
+
+    def scoped(self, next_hop: Address) -> Address:
+        """A link-local next hop means something only on the session's interface."""
+        is_link_local = len(next_hop) == 16 and next_hop[:2] == b"\xfe\x80"
+        return next_hop + self.config.interface.encode() if is_link_local else next_hop
 
     @property
     def passes(self) -> Literal["all", "none"] | frozenset[int]:

@@ -22,7 +22,7 @@ from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.decision import equal_cost
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of
+from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of, paths_of
 from bgp.rib.update_group import Buffer, ExportRules, Member, UpdateGroup
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
@@ -235,7 +235,7 @@ class Speaker:
             allowed_own_asn=config.allowed_own_asn,
             router_id=self.config.router_id.packed,
             own_address=session.local_address,
-            track=self._tracker(config.interface),
+            track=(lambda hop: self._track(neighbour.scoped(hop))) if config.interface else self._track,
         )
         self._mark_own()
         restart = negotiated.peer_restart
@@ -449,13 +449,6 @@ class Speaker:
 
     # --- next hops and the kernel (FibListener) ---------------------------------------------------------------------
 
-    def _tracker(self, interface: str) -> Callable[[Address], HopState]:
-        """`_track` for a session over this interface: a link-local next hop means something only there."""
-        if not interface:
-            return self._track
-        scope = interface.encode()
-        return lambda hop: self._track(hop + scope if len(hop) == 16 and hop[:2] == b"\xfe\x80" else hop)
-
     def _track(self, address: Address) -> HopState:
         state = self._hops.get(address)
         if state is None:
@@ -466,12 +459,18 @@ class Speaker:
         return state
 
     def _forget_hops(self) -> None:
-        used: set[HopState] = set()
-        for rib in self.ribs.values():
+        asking = self._asking_for_interface()
+        used: set[Address] = set()
+        for family, rib in self.ribs.items():
             for value in set(rib.table.values()):
-                used.update(path.hop for path in ((value,) if isinstance(value, Path) else value))
-        for address, state in list(self._hops.items()):
-            if state not in used:
+                for path in paths_of(value):
+                    used.add(path.hop.address)
+                    if path.source in asking:
+                        used.add(asking[path.source].scoped(path.received.next_hop))
+            for source in asking:
+                used.update(path.hop.address for path in source.rejected[family].values())
+        for address in list(self._hops):
+            if address not in used:
                 del self._hops[address]
                 if self._next_hops is not None:
                     self._next_hops.forget(address)
@@ -488,11 +487,52 @@ class Speaker:
             return
         # Each table must see the old answers before any sees the new: families may share a next hop (RFC 8950).
         prepared = [(rib, rib.using(states)) for rib in self.ribs.values()]
+        moved = set()
         for state in states:
-            state.resolution = changed[state.address]
-        for rib, before in prepared:
-            rib.decide_again(before)
+            before, state.resolution = state.resolution, changed[state.address]
+            if before.interface != state.resolution.interface:
+                moved.add(state.address)
+        for rib, held in prepared:
+            rib.decide_again(held)
+        if moved:
+            self._judge_interfaces_again(moved)
         self.transport.flush_soon()
+
+    def _judge_interfaces_again(self, moved: set[Address]) -> None:
+        """Packets for these next hops leave by another interface, and import policies may ask for it.
+
+        What counts is the next hop that was received: the policy may have set another. One walk for all peers.
+        """
+        asking = self._asking_for_interface()
+        if not asking:
+            return
+
+        def is_concerned(path: Path) -> bool:
+            neighbour = asking.get(path.source)
+            return neighbour is not None and neighbour.scoped(path.received.next_hop) in moved
+
+        for neighbour in asking.values():
+            self._forget_imported(neighbour)
+        for family, rib in self.ribs.items():
+            held: dict[Source, list[tuple[Path, list[Nlri]]]] = {source: [] for source in asking}
+            for path, run in rib.where(is_concerned):
+                held[path.source].append((path, run))
+            for source, neighbour in asking.items():
+                assert neighbour.adj_rib_in is not None
+                neighbour.adj_rib_in.interfaces_changed(family, held[source], is_concerned)
+
+    def _asking_for_interface(self) -> dict[Source, Neighbour]:
+        return {
+            neighbour.source: neighbour
+            for neighbour in self.neighbours.values()
+            if neighbour.import_policy.needs_interface and neighbour.adj_rib_in is not None
+        }
+
+    def _forget_imported(self, neighbour: Neighbour) -> None:
+        """What import made of the sets that this session has interned is out of date."""
+        session = neighbour.peer.established
+        if session is not None and isinstance(session.parser, UpdateParser):
+            session.parser.forget()
 
     def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
         if addresses == self._local_addresses:

@@ -8,6 +8,8 @@ import pytest
 
 from bgp.families import IPV4, Address, Family, Nlri, parse_prefix
 from bgp.ports import FibRoute, LearnedRoute, NextHop, Resolution
+from bgp.rib.adj_rib_in import AdjRibIn
+from bgp.rib.loc_rib import LocRib
 from tests.bgp.world import Node, World, config_of, originate, peer
 
 EBGP = {"import": "accept", "export": "accept"}
@@ -251,6 +253,87 @@ def test_learned_routes_are_programmed_and_follow_their_next_hop(world: World) -
     b.speaker.next_hops_changed({b"\x0a\0\0\1": kernel.track(b"\x0a\0\0\1")})
     world.settle()
     assert PREFIX in kernel.routes
+
+
+def by_way_out(world: World, more: str = "", interface: str = "eth0") -> tuple[Node, Node, Kernel]:
+    """1 announces a route to 2, which takes it only while packets for it leave by this interface."""
+    kernel = Kernel()
+    policy = {"import": f'[{{interface="{interface}", action="accept"{more}}}]'}
+    a = world.node(
+        "10.0.0.1", speaker(64512, "10.0.0.1") + originate("10.1.0.0/26", "10.1.1.0/26") + peer(2, asn=64513, **EBGP)
+    )
+    text = speaker(64513, "10.0.0.2") + KERNEL + peer(1, **(EBGP | policy)) + peer(3, asn=64514, **EBGP)
+    b = world.node("10.0.0.2", text, fib=kernel, next_hops=kernel)
+    world.node("10.0.0.3", speaker(64514, "10.0.0.3") + peer(2, asn=64513, **EBGP))
+    world.start()
+    return a, b, kernel
+
+
+def move(node: Node, interface: str) -> None:
+    """1, as a next hop, is reached by this interface now."""
+    hop = b"\x0a\0\0\1"
+    node.speaker.next_hops_changed({hop: Resolution(reachable=True, hops=(NextHop(hop, 3),), interface=interface)})
+    node.world.settle()
+
+
+@pytest.mark.parametrize("rule", ["", ', set={next_hop="10.0.0.77"}', ", set={local_pref=300}"])
+def test_a_next_hop_that_moves_to_another_interface_is_judged_again(world: World, rule: str) -> None:
+    _, b, kernel = by_way_out(world, rule)
+    both = {"10.1.0.0/26", "10.1.1.0/26"}
+    assert set(b.routes()) == both
+    move(b, "eth1")
+    assert b.routes() == {}
+    assert PREFIX not in kernel.routes
+    assert set(b.routes("received", peer="p1")) == both
+    move(b, "eth0")
+    assert set(b.routes()) == set(world.nodes[b"\x0a\0\0\3"].routes()) == both
+    view = b.speaker.peers_view(world.now)[0]
+    assert view["flaps"] == view["messages"]["sent"]["refresh"] == 0
+
+
+def test_a_route_announced_once_more_is_judged_by_where_it_leaves_now(world: World) -> None:
+    """Its attributes are known, and what import made of them then."""
+    a, b, _ = by_way_out(world)
+    again, gone = originate("10.1.0.0/26"), speaker(64512, "10.0.0.1") + peer(2, asn=64513, **EBGP)
+    a.speaker.reconfigure(config_of("10.0.0.1", gone), world.now)
+    world.settle()
+    move(b, "eth1")
+    a.speaker.reconfigure(config_of("10.0.0.1", gone + again), world.now)
+    world.settle()
+    assert b.routes() == {}
+    assert b.routes("received", peer="p1")["10.1.0.0/26"]["state"] == "rejected"
+
+
+def test_a_move_that_changes_no_verdict_is_told_to_nobody(world: World) -> None:
+    _, b, kernel = by_way_out(world, '}, {action="accept"')
+    view = b.speaker.peer_view("p3", world.now)
+    assert view is not None
+    told = view["messages"]["sent"]["update"]
+    move(b, "eth1")
+    assert b.speaker.peer_view("p3", world.now)["messages"]["sent"]["update"] == told  # type: ignore[index]
+    assert kernel.routes[PREFIX].next_hops == (NextHop(b"\x0a\0\0\1", 3),)
+
+
+def test_a_refused_route_keeps_its_next_hop_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, b, _ = by_way_out(world)
+    move(b, "eth1")
+    monkeypatch.setattr(b.speaker, "_hops_limit", 0)
+    b.speaker._track(b"\x0a\0\0\x63")
+    move(b, "eth0")
+    assert set(b.routes()) == {"10.1.0.0/26", "10.1.1.0/26"}
+
+
+def test_policies_that_do_not_ask_for_the_interface_are_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel()
+    world.node("10.0.0.1", speaker(64512, "10.0.0.1") + originate("10.1.0.0/26") + peer(2, asn=64513, **EBGP))
+    b = world.node("10.0.0.2", speaker(64513, "10.0.0.2") + KERNEL + peer(1, **EBGP), fib=kernel, next_hops=kernel)
+    world.start()
+    monkeypatch.delattr(LocRib, "where")
+    monkeypatch.delattr(AdjRibIn, "sort")
+    move(b, "eth1")
+    assert set(b.routes()) == {"10.1.0.0/26"}
 
 
 def test_equal_paths_share_the_load_up_to_the_limit(world: World) -> None:
