@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class Neighbour:
-    """`range_name`: the configured range that a dynamic one came from."""
+    """`range_name`: the configured range that a dynamic one came from. `is_gone`: it left, and is only remembered."""
 
     def __init__(self, speaker: SpeakerConfig, config: PeerConfig, name: str, *, range_name: str = "") -> None:
         self.peer: Peer
         self.name = name
         self.range_name = range_name
+        self.is_gone = False
         self.adj_rib_in: AdjRibIn | None = None
         self.group: UpdateGroup | None = None
         self.member: Member | None = None

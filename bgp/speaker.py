@@ -46,6 +46,7 @@ _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RI
 _STALE_S = 180.0  # after a peer's return: routes that it has not repeated by then go (RFC 4724 §4.2)
 _HOPS_KEPT = 4096
 _DYNAMIC_LIMIT = 20000
+_GONE_KEPT = 64
 
 
 class Speaker:
@@ -75,6 +76,7 @@ class Speaker:
         for rib in self.ribs.values():
             rib.always_compare_med = config.always_compare_med
         self.neighbours: dict[str, Neighbour] = {}
+        self.gone: dict[str, Neighbour] = {}  # dynamic ones that have left, the latest last
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops: dict[Address, HopState] = {}
@@ -586,11 +588,12 @@ class Speaker:
                 neighbour.peer.stop(now, CEASE, PEER_DECONFIGURED, b"", "peer de-configured")
                 self._carry_out(neighbour)
                 self._forget(neighbour)
+                self.gone.pop(neighbour.name, None)
         # A name may pass from one peer to another: take all out before any goes in.
         kept = [(before, after, self._of(before)) for before, after in pairs.kept]
         for _, _, neighbours in kept:
             for neighbour in neighbours:
-                self.neighbours.pop(neighbour.name, None)
+                self._place_of(neighbour).pop(neighbour.name, None)
         for _, after, neighbours in kept:
             for neighbour in neighbours:
                 self._rename(neighbour, after)
@@ -621,7 +624,8 @@ class Speaker:
         return changes
 
     def _of(self, config: PeerConfig) -> list[Neighbour]:
-        return [n for n in self.neighbours.values() if config.name in ((n.range_name,) if n.range_name else (n.name,))]
+        known = (*self.neighbours.values(), *self.gone.values())
+        return [n for n in known if config.name in ((n.range_name,) if n.range_name else (n.name,))]
 
     def _rename(self, neighbour: Neighbour, config: PeerConfig) -> None:
         if neighbour.range_name:
@@ -630,7 +634,10 @@ class Speaker:
         else:
             neighbour.name = config.name
         neighbour.source.name = neighbour.peer.name = neighbour.name
-        self.neighbours[neighbour.name] = neighbour
+        self._place_of(neighbour)[neighbour.name] = neighbour
+
+    def _place_of(self, neighbour: Neighbour) -> dict[str, Neighbour]:
+        return self.gone if neighbour.is_gone else self.neighbours
 
     def _reconfigure_peer(self, neighbour: Neighbour, config: PeerConfig, effects: set[str], fields: set[str]) -> None:
         neighbour.configure(self.config, config)
@@ -757,8 +764,15 @@ class Speaker:
         if not ranges or len(self.neighbours) >= _DYNAMIC_LIMIT:
             return None
         config = max(ranges, key=lambda peer: peer.range.prefixlen if peer.range else 0)
-        neighbour = self._add(config, f"{config.name}-{address}", range_name=config.name)
-        neighbour.source.address = remote
+        name = f"{config.name}-{address}"
+        neighbour = self.gone.pop(name, None)
+        if neighbour is None:
+            neighbour = self._add(config, name, range_name=config.name)
+            neighbour.source.address = remote
+        else:
+            neighbour.is_gone = False
+            neighbour.peer.is_restarting = not self._may_send_end_of_rib
+            self.neighbours[name] = neighbour
         neighbour.peer.start(self._now)
         return neighbour
 
@@ -769,10 +783,24 @@ class Speaker:
                 rib.remove_where(lambda path: path.source is source)
         if self.neighbours.get(neighbour.name) is neighbour:
             del self.neighbours[neighbour.name]
+            if neighbour.range_name:
+                self._remember(neighbour)
         for session in [s for s, owner in self._by_session.items() if owner is neighbour]:
             del self._by_session[session]
         self._check_convergence()
         self.transport.flush_soon()
+
+    def _remember(self, neighbour: Neighbour) -> None:
+        """Why it left, for who asks later; and all of it for the case that it comes back."""
+        neighbour.is_gone = True
+        neighbour.peer.stop(self._now)
+        self.gone[neighbour.name] = neighbour
+        if len(self.gone) > _GONE_KEPT:
+            # Who comes from many addresses must not make us forget those that were shut down here or had a session.
+            least = min(
+                self.gone.values(), key=lambda n: (n.peer.shutdown_reason != n.config.shutdown, n.peer.flaps > 0)
+            )
+            del self.gone[least.name]
 
     def _check_limits(self, neighbour: Neighbour) -> None:
         for family, limit in neighbour.config.max_prefixes:
@@ -790,15 +818,19 @@ class Speaker:
 
     # --- operators --------------------------------------------------------------------------------------------------
 
-    def _named(self, name: str, now: float) -> Neighbour:
-        self._now = now
-        neighbour = self.neighbours.get(name)
+    def named(self, name: str) -> Neighbour:
+        """Also one that is gone. Raises KeyError that names the peers there are."""
+        neighbour = self.neighbours.get(name) or self.gone.get(name)
         if neighbour is None:
             raise KeyError(f"no peer {name!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
         return neighbour
 
+    def _named(self, name: str, now: float) -> Neighbour:
+        self._now = now
+        return self.named(name)
+
     def reset_peer(self, name: str, now: float) -> None:
-        """Raises KeyError that names the peers there are, as the three below do."""
+        """Raises KeyError, as the three below do. One that is gone can be shut down and enabled: it may come back."""
         neighbour = self._named(name, now)
         neighbour.peer.reset(now)
         self._carry_out(neighbour)
@@ -831,10 +863,12 @@ class Speaker:
         return views.summary(self, now)
 
     def peers_view(self, now: float) -> list[dict[str, Any]]:
-        return [views.peer(self, neighbour, now) for neighbour in self.neighbours.values()]
+        """Those that are gone come last, the latest first."""
+        shown = (*self.neighbours.values(), *reversed(self.gone.values()))
+        return [views.peer(self, neighbour, now) for neighbour in shown]
 
     def peer_view(self, name: str, now: float) -> dict[str, Any] | None:
-        neighbour = self.neighbours.get(name)
+        neighbour = self.neighbours.get(name) or self.gone.get(name)
         return None if neighbour is None else views.peer_in_detail(self, neighbour, now)
 
     def routes_view(
@@ -847,6 +881,6 @@ class Speaker:
         longest: bool = False,
     ) -> Iterator[dict[str, Any] | None]:
         """One dict a destination; None now and then where nothing matched, so that the caller can let others run."""
-        if peer is not None and peer not in self.neighbours:
-            raise KeyError(f"no peer {peer!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
+        if peer is not None:
+            self.named(peer)
         return views.routes(self, prefix, family, peer, which, longest)

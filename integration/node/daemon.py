@@ -266,7 +266,8 @@ class SpeakerDaemon:
         if self._speaker.is_converged:
             return ""
         peers = self._speaker.peers_view(time.monotonic())
-        waiting = [str(peer["name"]) for peer in peers if peer["state"] != "Established" and not peer["shutdown"]]
+        expected = [peer for peer in peers if not peer["dynamic"] and not peer["shutdown"]]
+        waiting = [str(peer["name"]) for peer in expected if peer["state"] != "Established"]
         if not waiting:
             return "not converged: waiting for End-of-RIB"
         more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""

@@ -192,15 +192,81 @@ def test_too_many_prefixes_end_the_session_with_the_limit_in_the_notification(wo
     assert b.told.named("prefix_limit_exceeded")
 
 
-def test_a_dynamic_peer_is_accepted_from_its_range_and_forgotten_when_it_leaves(world: World) -> None:
-    hub = world.node("10.0.0.1", originate("10.1.0.0/26") + '[[peer]]\nname="nodes"\nrange="10.0.0.0/24"\nasn=64512\n')
+RANGE = '[[peer]]\nname="nodes"\nrange="10.0.0.0/24"\nasn=64512\n'
+
+
+def hub_and_leaf(world: World) -> tuple[Node, Node]:
+    hub = world.node("10.0.0.1", originate("10.1.0.0/26") + RANGE)
     leaf = world.node("10.0.0.7", originate("10.7.0.0/26") + peer(1))
     world.start()
+    return hub, leaf
+
+
+def test_a_dynamic_peer_is_accepted_from_its_range_and_gone_when_it_leaves(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
     assert set(hub.routes()) == {"10.1.0.0/26", "10.7.0.0/26"}
     assert [view["name"] for view in hub.speaker.peers_view(world.now)] == ["nodes-10.0.0.7"]
-    leaf.speaker.shutdown_peer("p1", "", world.now)
+    leaf.speaker.shutdown_peer("p1", "rack 7 moves", world.now)
     world.run(2.0)
     assert set(hub.routes()) == {"10.1.0.0/26"}
+    assert hub.speaker.summary(world.now)["peers"] == 0
+    view = hub.speaker.peer_view("nodes-10.0.0.7", world.now)
+    assert view is not None
+    assert (view["state"], view["flaps"], view["prefixes"]["ipv4"]["received"]) == ("Gone", 1, 0)
+    assert "rack 7 moves" in view["last_down"]
+    assert hub.routes(which="received", peer="nodes-10.0.0.7") == {}
+
+
+def test_a_dynamic_peer_that_comes_back_is_known(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
+    hub.speaker.neighbours["nodes-10.0.0.7"].peer.malformed(b"\xff", "bad marker", "session reset", world.now)
+    leaf.speaker.shutdown_peer("p1", "rack 7 moves", world.now)
+    world.run(2.0)
+    leaf.speaker.enable_peer("p1", world.now)
+    world.run(10.0)
+    view = hub.speaker.peer_view("nodes-10.0.0.7", world.now)
+    assert view is not None
+    assert (view["state"], view["flaps"], len(view["malformed_messages"])) == ("Established", 1, 1)
+    assert "rack 7 moves" in view["last_down"]
+    assert len(hub.speaker.peers_view(world.now)) == 1
+    assert set(hub.routes()) == {"10.1.0.0/26", "10.7.0.0/26"}
+
+
+def test_strangers_that_come_and_go_cost_bounded_memory_and_hide_nobody(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
+    leaf.speaker.shutdown_peer("p1", "rack 7 moves", world.now)
+    world.run(2.0)
+    for last in range(20, 220):
+        session = hub.speaker.accept(hub.address, bytes([10, 0, 0, last]), world.now)
+        assert session is not None
+        hub.speaker.accepted(session)
+        hub.speaker.connection_lost(session, "reset", world.now)
+        world.run(0.25)
+    views = hub.speaker.peers_view(world.now)
+    assert len(views) == 64
+    assert [views[0]["name"], views[-1]["name"]] == ["nodes-10.0.0.219", "nodes-10.0.0.7"]
+    assert hub.speaker.neighbours == {}
+
+
+def test_a_dynamic_peer_that_is_shut_down_stays_out_until_enabled(world: World) -> None:
+    hub, _ = hub_and_leaf(world)
+    hub.speaker.shutdown_peer("nodes-10.0.0.7", "not now", world.now)
+    world.run(60.0)
+    view = hub.speaker.peer_view("nodes-10.0.0.7", world.now)
+    assert view is not None
+    assert (view["state"], view["shutdown"]) == ("Gone", "not now")
+    hub.speaker.enable_peer("nodes-10.0.0.7", world.now)
+    world.run(60.0)
+    assert hub.state("nodes-10.0.0.7") == "Established"
+
+
+def test_dynamic_peers_that_are_gone_go_by_the_name_of_their_range_and_with_it(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
+    leaf.speaker.shutdown_peer("p1", "", world.now)
+    world.run(2.0)
+    hub.speaker.reconfigure(config_of("10.0.0.1", RANGE.replace("nodes", "leaves")), world.now)
+    assert [view["name"] for view in hub.speaker.peers_view(world.now)] == ["leaves-10.0.0.7"]
+    hub.speaker.reconfigure(config_of("10.0.0.1", ""), world.now)
     assert hub.speaker.peers_view(world.now) == []
 
 
