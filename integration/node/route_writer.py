@@ -65,7 +65,9 @@ class RouteWriter:
     def want_nothing(self) -> None:
         """All of ours go, those of an earlier run too."""
         for routes in self.families.values():
-            routes.dirty.update(dict.fromkeys(routes.desired))
+            # In the order of a set, which is none. From the lowest prefix up the kernel's trie looks, for each route,
+            # through all the places that are empty already (update_suffix in net/ipv4/fib_trie.c).
+            routes.dirty = dict.fromkeys({*routes.dirty, *routes.desired})
             routes.desired.clear()
         self.has_converged = True
 
