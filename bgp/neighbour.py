@@ -11,6 +11,7 @@ from bgp.policy.compiled import CompiledPolicy, compile_policy
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.path import Source
 from bgp.rib.update_group import Member, UpdateGroup
+from bgp.wire.update import UpdateParser
 
 if TYPE_CHECKING:
     from bgp.session.peer import Peer
@@ -54,6 +55,12 @@ class Neighbour:
         """A link-local next hop means something only on the session's interface."""
         is_link_local = len(next_hop) == 16 and next_hop[:2] == b"\xfe\x80"
         return next_hop + self.config.interface.encode() if is_link_local else next_hop
+
+    def forget_imported(self) -> None:
+        """What import made of the sets that the session has interned is out of date."""
+        session = self.peer.established
+        if session is not None and isinstance(session.parser, UpdateParser):
+            session.parser.forget()
 
     @property
     def passes(self) -> Literal["all", "none"] | frozenset[int]:

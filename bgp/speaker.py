@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal
 
-from bgp import views
+from bgp import moved_hops, views
 from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
 from bgp.neighbour import Neighbour
@@ -22,7 +22,7 @@ from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.decision import equal_cost
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of, paths_of
+from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of
 from bgp.rib.update_group import Buffer, ExportRules, Member, UpdateGroup
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
@@ -461,16 +461,7 @@ class Speaker:
         return state
 
     def _forget_hops(self) -> None:
-        asking = self._asking_for_interface()
-        used: set[Address] = set()
-        for family, rib in self.ribs.items():
-            for value in set(rib.table.values()):
-                for path in paths_of(value):
-                    used.add(path.hop.address)
-                    if path.source in asking:
-                        used.add(asking[path.source].scoped(path.received.next_hop))
-            for source in asking:
-                used.update(path.hop.address for path in source.rejected[family].values())
+        used = moved_hops.hops_in_use(self.neighbours.values(), self.ribs)
         for address in list(self._hops):
             if address not in used:
                 del self._hops[address]
@@ -497,44 +488,8 @@ class Speaker:
         for rib, held in prepared:
             rib.decide_again(held)
         if moved:
-            self._judge_interfaces_again(moved)
+            moved_hops.judge_again(self.neighbours.values(), self.ribs, moved)
         self.transport.flush_soon()
-
-    def _judge_interfaces_again(self, moved: set[Address]) -> None:
-        """Packets for these next hops leave by another interface, and import policies may ask for it.
-
-        What counts is the next hop that was received: the policy may have set another. One walk for all peers.
-        """
-        asking = self._asking_for_interface()
-        if not asking:
-            return
-
-        def is_concerned(path: Path) -> bool:
-            neighbour = asking.get(path.source)
-            return neighbour is not None and neighbour.scoped(path.received.next_hop) in moved
-
-        for neighbour in asking.values():
-            self._forget_imported(neighbour)
-        for family, rib in self.ribs.items():
-            held: dict[Source, list[tuple[Path, list[Nlri]]]] = {source: [] for source in asking}
-            for path, run in rib.where(is_concerned):
-                held[path.source].append((path, run))
-            for source, neighbour in asking.items():
-                assert neighbour.adj_rib_in is not None
-                neighbour.adj_rib_in.interfaces_changed(family, held[source], is_concerned)
-
-    def _asking_for_interface(self) -> dict[Source, Neighbour]:
-        return {
-            neighbour.source: neighbour
-            for neighbour in self.neighbours.values()
-            if neighbour.import_policy.needs_interface and neighbour.adj_rib_in is not None
-        }
-
-    def _forget_imported(self, neighbour: Neighbour) -> None:
-        """What import made of the sets that this session has interned is out of date."""
-        session = neighbour.peer.established
-        if session is not None and isinstance(session.parser, UpdateParser):
-            session.parser.forget()
 
     def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
         if addresses == self._local_addresses:
