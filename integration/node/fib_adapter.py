@@ -178,6 +178,11 @@ class FibAdapter:
         """Something that should be in the kernel has not been asked for yet."""
         return not self._is_ready or (self._config.program and self._writer.has_work)
 
+    @property
+    def left(self) -> int:
+        """Routes that have still to be written or removed, those that failed not counted."""
+        return self._writer.left
+
     # NextHopTracker
 
     def track(self, address: Address) -> Resolution:

@@ -36,6 +36,10 @@ class KernelSeat:
     async def close(self) -> None:
         await self._adapter.close()
 
+    @property
+    def left(self) -> int:
+        return self._adapter.left
+
     def freeze(self) -> None:
         self._adapter.freeze()
 

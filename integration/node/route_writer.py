@@ -196,6 +196,12 @@ class RouteWriter:
         """Routes that wait for their turn, not counting those that failed."""
         return self._queued + sum(len(routes.dirty) for routes in self.families.values())
 
+    @property
+    def left(self) -> int:
+        """`pending`, and what nobody wants and is still there."""
+        families = self.families.values()
+        return self.pending + sum(len(r.doomed) + (len(r.stale) if self.has_converged else 0) for r in families)
+
     def plan(self, limit: int, first_sequence: int) -> Batch:
         """At most `limit` routes (a change of metric takes two requests), numbered from `first_sequence`, that bring the kernel closer to what is wanted.
 
