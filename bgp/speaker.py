@@ -441,10 +441,7 @@ class Speaker:
             hops.update(dict.fromkeys(path.hop.resolution.hops))
         if not hops:
             return None
-        kernel = self.config.kernel
-        sources = kernel.preferred_source if kernel else ()
-        source = next((a.packed for a in sources if len(a.packed) == family.address_octets), b"")
-        return FibRoute(next_hops=tuple(hops), preferred_source=source)
+        return FibRoute(next_hops=tuple(hops))
 
     def multipath(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp, self.config.always_compare_med)

@@ -247,10 +247,7 @@ class SpeakerDaemon:
             raise
         await self._ports.move(places)
         if self._kernel is not None and config.kernel is not None:
-            try:
-                await self._kernel.replace(config.kernel)
-            except OSError as error:
-                self._log.event("kernel_change_failed", error=error.strerror or str(error))
+            await self._kernel.reconfigure(config.kernel)
         return [str(change) for change in changes]
 
     def _refuse(self, cause: str, error: Exception) -> ReloadRefused:
