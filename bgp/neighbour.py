@@ -6,25 +6,27 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from bgp.config import PeerConfig, SpeakerConfig
-from bgp.families import Family
+from bgp.families import Address, Family
 from bgp.policy.compiled import CompiledPolicy, compile_policy
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.catch_up import Member
 from bgp.rib.path import Source
 from bgp.rib.update_group import UpdateGroup
+from bgp.wire.update import UpdateParser
 
 if TYPE_CHECKING:
     from bgp.session.peer import Peer
 
 
 class Neighbour:
-    """`range_name`: the configured range that a dynamic one came from."""
+    """`range_name`: the configured range that a dynamic one came from. `is_gone`: it left, and is only remembered."""
 
     def __init__(self, speaker: SpeakerConfig, config: PeerConfig, name: str, *, range_name: str = "") -> None:
         self.peer: Peer
         self.key = b""  # the address it is found by
         self.name = name
         self.range_name = range_name
+        self.is_gone = False
         self.adj_rib_in: AdjRibIn | None = None
         self.group: UpdateGroup | None = None
         self.member: Member | None = None
@@ -51,6 +53,17 @@ class Neighbour:
         return compile_policy(
             policy, direction=direction, is_ebgp=self.is_ebgp, ebgp_requires_policy=speaker.ebgp_requires_policy
         )
+
+    def scoped(self, next_hop: Address) -> Address:
+        """A link-local next hop means something only on the session's interface."""
+        is_link_local = len(next_hop) == 16 and next_hop[:2] == b"\xfe\x80"
+        return next_hop + self.config.interface.encode() if is_link_local else next_hop
+
+    def forget_imported(self) -> None:
+        """What import made of the sets that the session has interned is out of date."""
+        session = self.peer.established
+        if session is not None and isinstance(session.parser, UpdateParser):
+            session.parser.forget()
 
     @property
     def passes(self) -> Literal["all", "none"] | frozenset[int]:

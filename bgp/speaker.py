@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from bgp import views
+from bgp import moved_hops, views
 from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
 from bgp.neighbour import Neighbour
@@ -49,6 +49,7 @@ _STALE_S = 180.0  # after a peer's return: routes that it has not repeated by th
 _HOPS_KEPT = 4096
 _TABLES_WAITING = 8
 _DYNAMIC_LIMIT = 20000
+_GONE_KEPT = 64
 
 
 class Speaker:
@@ -83,6 +84,7 @@ class Speaker:
             rib.always_compare_med = config.always_compare_med
         self.neighbours: dict[str, Neighbour] = {}
         self._by_address: dict[Address, list[Neighbour]] = {}  # more than one where link-local addresses repeat
+        self.gone: dict[str, Neighbour] = {}  # dynamic ones that have left, the latest last
         self._by_session: dict[Session, Neighbour] = {}
         self._own_sessions: Counter[Address] = Counter()  # our addresses of Established sessions
         self.groups: dict[ExportRules, UpdateGroup] = {}
@@ -249,7 +251,7 @@ class Speaker:
             router_id=self.config.router_id.packed,
             cluster_id=self._cluster_id,
             own_address=session.local_address,
-            track=self._tracker(config.interface),
+            track=(lambda hop: self._track(neighbour.scoped(hop))) if config.interface else self._track,
         )
         self._use_own(session.local_address, 1)
         restart = negotiated.peer_restart
@@ -482,22 +484,12 @@ class Speaker:
             hops.update(dict.fromkeys(path.hop.resolution.hops))
         if not hops:
             return None
-        kernel = self.config.kernel
-        sources = kernel.preferred_source if kernel else ()
-        source = next((a.packed for a in sources if len(a.packed) == family.address_octets), b"")
-        return FibRoute(next_hops=tuple(hops), preferred_source=source)
+        return FibRoute(next_hops=tuple(hops))
 
     def multipath(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp, self.config.always_compare_med)
 
     # --- next hops and the kernel (FibListener) ---------------------------------------------------------------------
-
-    def _tracker(self, interface: str) -> Callable[[Address], HopState]:
-        """`_track` for a session over this interface: a link-local next hop means something only there."""
-        if not interface:
-            return self._track
-        scope = interface.encode()
-        return lambda hop: self._track(hop + scope if len(hop) == 16 and hop[:2] == b"\xfe\x80" else hop)
 
     def _track(self, address: Address) -> HopState:
         state = self._hops.get(address)
@@ -509,12 +501,9 @@ class Speaker:
         return state
 
     def _forget_hops(self) -> None:
-        used: set[HopState] = set()
-        for rib in self.ribs.values():
-            for value in set(rib.table.values()):
-                used.update(path.hop for path in ((value,) if isinstance(value, Path) else value))
-        for address, state in list(self._hops.items()):
-            if state not in used:
+        used = moved_hops.hops_in_use(self.neighbours.values(), self.ribs)
+        for address in list(self._hops):
+            if address not in used:
                 del self._hops[address]
                 if self._next_hops is not None:
                     self._next_hops.forget(address)
@@ -529,10 +518,15 @@ class Speaker:
             return
         # Each table must see the old answers before any sees the new: families may share a next hop (RFC 8950).
         prepared = [(rib, rib.using(states)) for rib in self.ribs.values()]
+        moved = set()
         for state in states:
-            state.resolution = changed[state.address]
-        for rib, before in prepared:
-            rib.decide_again(before)
+            before, state.resolution = state.resolution, changed[state.address]
+            if before.interface != state.resolution.interface:
+                moved.add(state.address)
+        for rib, held in prepared:
+            rib.decide_again(held)
+        if moved:
+            moved_hops.judge_again(self.neighbours.values(), self.ribs, moved)
         self.transport.flush_soon()
 
     def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
@@ -598,11 +592,12 @@ class Speaker:
                 neighbour.peer.stop(now, CEASE, PEER_DECONFIGURED, b"", "peer de-configured")
                 self._carry_out(neighbour)
                 self._forget(neighbour)
+                self.gone.pop(neighbour.name, None)
         # A name may pass from one peer to another: take all out before any goes in.
         kept = [(before, after, self._of(before)) for before, after in pairs.kept]
         for _, _, neighbours in kept:
             for neighbour in neighbours:
-                self.neighbours.pop(neighbour.name, None)
+                self._place_of(neighbour).pop(neighbour.name, None)
         for _, after, neighbours in kept:
             for neighbour in neighbours:
                 self._rename(neighbour, after)
@@ -635,7 +630,8 @@ class Speaker:
         return changes
 
     def _of(self, config: PeerConfig) -> list[Neighbour]:
-        return [n for n in self.neighbours.values() if config.name in ((n.range_name,) if n.range_name else (n.name,))]
+        known = (*self.neighbours.values(), *self.gone.values())
+        return [n for n in known if config.name in ((n.range_name,) if n.range_name else (n.name,))]
 
     def _rename(self, neighbour: Neighbour, config: PeerConfig) -> None:
         if neighbour.range_name:
@@ -644,7 +640,10 @@ class Speaker:
         else:
             neighbour.name = config.name
         neighbour.source.name = neighbour.peer.name = neighbour.name
-        self.neighbours[neighbour.name] = neighbour
+        self._place_of(neighbour)[neighbour.name] = neighbour
+
+    def _place_of(self, neighbour: Neighbour) -> dict[str, Neighbour]:
+        return self.gone if neighbour.is_gone else self.neighbours
 
     def _reconfigure_peer(self, neighbour: Neighbour, config: PeerConfig, effects: set[str], fields: set[str]) -> None:
         neighbour.configure(self.config, config)
@@ -770,7 +769,15 @@ class Speaker:
         if not ranges or len(self.neighbours) >= _DYNAMIC_LIMIT:
             return None
         config = max(ranges, key=lambda peer: peer.range.prefixlen if peer.range else 0)
-        neighbour = self._add(config, f"{config.name}-{address}", range_name=config.name, remote=remote)
+        name = f"{config.name}-{address}"
+        neighbour = self.gone.pop(name, None)
+        if neighbour is None:
+            neighbour = self._add(config, name, range_name=config.name, remote=remote)
+        else:
+            neighbour.is_gone = False
+            neighbour.peer.is_restarting = not self._may_send_end_of_rib
+            self.neighbours[name] = neighbour
+            self._by_address.setdefault(neighbour.key, []).append(neighbour)
         neighbour.peer.start(self._now)
         return neighbour
 
@@ -781,6 +788,8 @@ class Speaker:
                 rib.remove_where(lambda path: path.source is source)
         if self.neighbours.get(neighbour.name) is neighbour:
             del self.neighbours[neighbour.name]
+            if neighbour.range_name:
+                self._remember(neighbour)
         same = [other for other in self._by_address.pop(neighbour.key, ()) if other is not neighbour]
         if same:
             self._by_address[neighbour.key] = same
@@ -788,6 +797,18 @@ class Speaker:
             self._by_session.pop(session, None)
         self._check_convergence()
         self.transport.flush_soon()
+
+    def _remember(self, neighbour: Neighbour) -> None:
+        """Why it left, for who asks later; and all of it for the case that it comes back."""
+        neighbour.is_gone = True
+        neighbour.peer.stop(self._now)
+        self.gone[neighbour.name] = neighbour
+        if len(self.gone) > _GONE_KEPT:
+            # Who comes from many addresses must not make us forget those that were shut down here or had a session.
+            least = min(
+                self.gone.values(), key=lambda n: (n.peer.shutdown_reason != n.config.shutdown, n.peer.flaps > 0)
+            )
+            del self.gone[least.name]
 
     def _check_limits(self, neighbour: Neighbour) -> None:
         for family, limit in neighbour.config.max_prefixes:
@@ -805,15 +826,19 @@ class Speaker:
 
     # --- operators --------------------------------------------------------------------------------------------------
 
-    def _named(self, name: str, now: float) -> Neighbour:
-        self._now = now
-        neighbour = self.neighbours.get(name)
+    def named(self, name: str) -> Neighbour:
+        """Also one that is gone. Raises KeyError that names the peers there are."""
+        neighbour = self.neighbours.get(name) or self.gone.get(name)
         if neighbour is None:
             raise KeyError(f"no peer {name!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
         return neighbour
 
+    def _named(self, name: str, now: float) -> Neighbour:
+        self._now = now
+        return self.named(name)
+
     def reset_peer(self, name: str, now: float) -> None:
-        """Raises KeyError that names the peers there are, as the three below do."""
+        """Raises KeyError, as the three below do. One that is gone can be shut down and enabled: it may come back."""
         neighbour = self._named(name, now)
         neighbour.peer.reset(now)
         self._carry_out(neighbour)
@@ -846,10 +871,12 @@ class Speaker:
         return views.summary(self, now)
 
     def peers_view(self, now: float) -> list[dict[str, Any]]:
-        return [views.peer(self, neighbour, now) for neighbour in self.neighbours.values()]
+        """Those that are gone come last, the latest first."""
+        shown = (*self.neighbours.values(), *reversed(self.gone.values()))
+        return [views.peer(self, neighbour, now) for neighbour in shown]
 
     def peer_view(self, name: str, now: float) -> dict[str, Any] | None:
-        neighbour = self.neighbours.get(name)
+        neighbour = self.neighbours.get(name) or self.gone.get(name)
         return None if neighbour is None else views.peer_in_detail(self, neighbour, now)
 
     def routes_view(
@@ -862,8 +889,8 @@ class Speaker:
         longest: bool = False,
     ) -> Iterator[dict[str, Any] | None]:
         """One dict a destination; None now and then where nothing matched, so that the caller can let others run."""
-        if peer is not None and peer not in self.neighbours:
-            raise KeyError(f"no peer {peer!r}; there are: {', '.join(sorted(self.neighbours)) or 'none'}")
+        if peer is not None:
+            self.named(peer)
         return views.routes(self, prefix, family, peer, which, longest)
 
 

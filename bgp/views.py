@@ -51,7 +51,7 @@ def peer(speaker: Speaker, neighbour: Neighbour, now: float) -> dict[str, Any]:
         "type": "ebgp" if neighbour.is_ebgp else "ibgp",
         "dynamic": bool(neighbour.range_name),
         "description": config.description,
-        "state": fsm.state.value,
+        "state": "Gone" if neighbour.is_gone else fsm.state.value,
         "since_s": round(now - fsm.state_since, 3),
         "router_id": address_text(source.router_id) if negotiated else None,
         "hold_time_s": negotiated.hold_time_s if negotiated else config.hold_time_s,
@@ -155,7 +155,7 @@ def routes(
     for kind in FAMILIES if family is None else (family,):
         sources: list[Iterable[Nlri]] = [speaker.ribs[kind].table]
         if peer is not None and which in ("received", "all"):
-            sources.append(speaker.neighbours[peer].source.rejected[kind])
+            sources.append(speaker.named(peer).source.rejected[kind])
         elif which == "all":
             sources.extend(neighbour.source.rejected[kind] for neighbour in speaker.neighbours.values())
         names = list(chain.from_iterable(sources))
@@ -194,7 +194,7 @@ def _longest(speaker: Speaker, family: Family, nlri: Nlri) -> Nlri | None:
 def _destination(speaker: Speaker, family: Family, nlri: Nlri, peer: str | None, which: str) -> dict[str, Any] | None:
     value = speaker.ribs[family].table.get(nlri)
     if which == "sent" and peer is not None:
-        return _sent(speaker, speaker.neighbours[peer], family, nlri, value)
+        return _sent(speaker, speaker.named(peer), family, nlri, value)
     paths = paths_of(value)
     reasons = decision.explain(paths, speaker.config.always_compare_med) if paths else {}
     refused = [
@@ -207,7 +207,7 @@ def _destination(speaker: Speaker, family: Family, nlri: Nlri, peer: str | None,
     if which == "best":
         shown = [best] if best is not None else []
     if peer is not None:
-        shown = [path for path in shown if path.source is speaker.neighbours[peer].source]
+        shown = [path for path in shown if path.source is speaker.named(peer).source]
     if not shown:
         return None
     sharing = speaker.multipath(paths) if len(paths) > 1 and best is not None else ()

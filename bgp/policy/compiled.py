@@ -65,7 +65,8 @@ class CompiledPolicy:
     """What `policy` says on a session of this type.
 
     `accepts_all`: every route passes unchanged. `rejects_all`: none passes. `needs_prefix`: two prefixes of one path
-    may get different verdicts. Immutable but for caches; one may serve any number of peers of the same type.
+    may get different verdicts. `needs_interface`: a route may get another verdict when it leaves by another interface.
+    Immutable but for caches; one may serve any number of peers of the same type.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class CompiledPolicy:
         "_subject",
         "_verdicts",
         "accepts_all",
+        "needs_interface",
         "needs_prefix",
         "policy",
         "rejects_all",
@@ -99,6 +101,7 @@ class CompiledPolicy:
         self.accepts_all = all(verdict is EMPTY_SETTING for verdict in verdicts)
         self.rejects_all = all(verdict is None for verdict in verdicts)
         self.needs_prefix = any(rule.prefixes for rule in rules)
+        self.needs_interface = any(rule.interfaces for rule in rules)
 
         self._rule_count = len(rules)
         self._indexes = indexes(rules)

@@ -145,17 +145,39 @@ class AdjRibIn:
     def again(self) -> None:
         """Apply a new policy, or new addresses of our own, to all that was received."""
         for family, rib in self._ribs.items():
-            held = list(rib.of_source(self.source))
-            refused: dict[int, tuple[Path, list[Nlri]]] = {}
-            for nlri, path in self.source.rejected[family].items():
-                refused.setdefault(id(path), (path, []))[1].append(nlri)
-            for path, _ in (*held, *refused.values()):
-                path.received.imported = None
-            for path, run in (*held, *refused.values()):
-                epoch = path.epoch
-                for made, some in self.sort(family, run, path.received):
-                    made.epoch = epoch
-                    if made.rejected:
-                        rib.reject(made, some)
-                    else:
-                        rib.announce(made, some)
+            self._judge_again(family, [*rib.of_source(self.source), *self._refused(family)], lambda _old, _new: True)
+
+    def interfaces_changed(
+        self, family: Family, held: list[tuple[Path, list[Nlri]]], is_concerned: Callable[[Path], bool]
+    ) -> None:
+        """Ask the policy once more about the paths concerned; `held` are those in the table. Where it says the same,
+        nothing changes and nobody is told."""
+        refused = [(path, run) for path, run in self._refused(family) if is_concerned(path)]
+        self._judge_again(family, held + refused, _differ)
+
+    def _refused(self, family: Family) -> list[tuple[Path, list[Nlri]]]:
+        found: dict[int, tuple[Path, list[Nlri]]] = {}
+        for nlri, path in self.source.rejected[family].items():
+            found.setdefault(id(path), (path, []))[1].append(nlri)
+        return list(found.values())
+
+    def _judge_again(
+        self, family: Family, paths: list[tuple[Path, list[Nlri]]], is_news: Callable[[Path, Path], bool]
+    ) -> None:
+        """`paths` with their prefixes: all, or none, of those with the same received set."""
+        rib = self._ribs[family]
+        for path, _ in paths:
+            path.received.imported = None
+        for path, run in paths:
+            for made, some in self.sort(family, run, path.received):
+                made.epoch = path.epoch
+                if not is_news(path, made):
+                    continue
+                if made.rejected:
+                    rib.reject(made, some)
+                else:
+                    rib.announce(made, some)
+
+
+def _differ(path: Path, other: Path) -> bool:
+    return (path.rejected, path.hop, path.attributes.block) != (other.rejected, other.hop, other.attributes.block)

@@ -8,12 +8,12 @@ together: the decision runs once a distinct value, the table is changed in bulk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import repeat
 
 from bgp.families import Family, Nlri
 from bgp.rib.decision import order
-from bgp.rib.path import HopState, Path, Source, Value, best_of
+from bgp.rib.path import HopState, Path, Source, Value, best_of, paths_of
 
 # (best now, best before, prefixes); None: no usable path
 Change = tuple[Path | None, Path | None, list[Nlri]]
@@ -101,14 +101,18 @@ class LocRib:
             elif self.tracks_fib:
                 self.dirty.update(run)  # another way out, or another member of a multipath
 
-    def of_source(self, source: Source) -> Iterator[tuple[Path, list[Nlri]]]:
+    def of_source(self, source: Source) -> list[tuple[Path, list[Nlri]]]:
         """The source's paths with their prefixes."""
+        return self.where(lambda path: path.source is source)
+
+    def where(self, wanted: Callable[[Path], bool]) -> list[tuple[Path, list[Nlri]]]:
+        """Such paths with their prefixes."""
         found: dict[int, tuple[Path, list[Nlri]]] = {}
-        for nlri, value in self.table.items():
-            for path in (value,) if isinstance(value, Path) else value:
-                if path.source is source:
-                    found.setdefault(id(path), (path, []))[1].append(nlri)
-        yield from found.values()
+        for value, run in self._select(wanted):
+            for path in paths_of(value):
+                if wanted(path):
+                    found.setdefault(id(path), (path, []))[1].extend(run)
+        return list(found.values())
 
     def by_best(self) -> dict[Path, list[Nlri]]:
         """Best path → its prefixes: what a new neighbour is to be told."""

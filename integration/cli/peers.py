@@ -43,6 +43,8 @@ def _row(peer: View) -> Row:
 def state_cell(peer: View) -> Cell:
     if peer["state"] == "Established":
         return Cell("Established", "green")
+    if peer["state"] == "Gone" and peer.get("shutdown") is None:
+        return Cell("Gone", "dim")
     return Cell("Shutdown" if peer.get("shutdown") is not None else peer["state"], "red")
 
 
@@ -53,9 +55,9 @@ def total(peer: View, which: str) -> int:
 def _trouble(peer: View) -> str:
     if (reason := peer.get("shutdown")) is not None:
         return f"shut down here: {reason}" if reason else "shut down here"
-    if not peer.get("last_error"):
-        return ""
-    return _told(peer, "last_error")
+    if peer["state"] == "Gone" and peer.get("last_down"):
+        return _told(peer, "last_down")
+    return _told(peer, "last_error") if peer.get("last_error") else ""
 
 
 def _told(peer: View, name: str) -> str:

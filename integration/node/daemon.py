@@ -7,7 +7,7 @@ import gc
 import os
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bgp.config import SpeakerConfig
@@ -21,13 +21,12 @@ from integration.node.logs import EventLog, LineWriter, timestamp
 from integration.node.loop_lag import LoopLag
 from integration.node.metrics import Monitor, ReloadCounts, Sources
 from integration.node.sockets import CannotListen, why_not_bound
+from integration.node.stopping import finish
 from integration.version import VERSION
 from reflector.rules import reflection_of
 
 if TYPE_CHECKING:
     from integration.node.kernel_seat import KernelSeat
-
-STOP_TIMEOUT_S = 3.0  # for the peers to take the CEASE; then for the kernel's last batch as long again
 
 
 class CannotStart(Exception):
@@ -154,18 +153,23 @@ class SpeakerDaemon:
         if self._kernel is not None:
             self._kernel.freeze()  # what the peers taught stays in the kernel while they are told goodbye
         await self._bounded("peers", self._server.stop("the speaker stops"))
-        if self._kernel is not None:
-            await self._bounded("kernel", self._kernel.close())
+        if (kernel := self._kernel) is not None:
+            await self._bounded("kernel", kernel.close(), lambda: kernel.left)
         await self._bounded("control socket", self._ports.close())
         self._log.event("speaker_stopped")
 
-    async def _bounded(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+    async def _bounded(self, what: str, work: Coroutine[Any, Any, Any], left: Callable[[], int] = lambda: 0) -> None:
         """Nothing that hangs or breaks on the way out may keep the process alive."""
+        began_at = time.monotonic()
+
+        def tell(name: str) -> None:
+            after_s = round(time.monotonic() - began_at, 1)
+            self._log.event(name, level="warning", what=what, after_s=after_s, left=left() or None)
+
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await work
+            await finish(work, left, lambda: tell("stop_takes_long"))
         except TimeoutError:
-            self._log.event("stop_not_waited_for", level="warning", what=what, after_s=STOP_TIMEOUT_S)
+            tell("stop_not_waited_for")
         except Exception as error:
             self._log.event("stop_failed", level="error", what=what, error=f"{type(error).__name__}: {error}")
 
@@ -245,10 +249,7 @@ class SpeakerDaemon:
             raise
         await self._ports.move(places)
         if self._kernel is not None and config.kernel is not None:
-            try:
-                await self._kernel.replace(config.kernel)
-            except OSError as error:
-                self._log.event("kernel_change_failed", error=error.strerror or str(error))
+            await self._kernel.reconfigure(config.kernel)
         return [str(change) for change in changes]
 
     def _refuse(self, cause: str, error: Exception) -> ReloadRefused:
@@ -268,7 +269,8 @@ class SpeakerDaemon:
         if self._speaker.is_converged:
             return ""
         peers = self._speaker.peers_view(time.monotonic())
-        waiting = [str(peer["name"]) for peer in peers if peer["state"] != "Established" and not peer["shutdown"]]
+        expected = [peer for peer in peers if not peer["dynamic"] and not peer["shutdown"]]
+        waiting = [str(peer["name"]) for peer in expected if peer["state"] != "Established"]
         if not waiting:
             return "not converged: waiting for End-of-RIB"
         more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""

@@ -15,6 +15,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bgp.config import KernelConfig
@@ -124,7 +125,10 @@ class FibAdapter:
         What an earlier run left and nobody has claimed by now goes if protocol or table change. Turning `program` off
         removes our routes; after turning it on the speaker must say again what it wants.
         """
-        if config == self._config or self._requests is None:
+        if self._requests is None:
+            return
+        if config == replace(self._config, persist=config.persist):
+            self._config = config
             return
         if self._resync_task is not None:
             await asyncio.gather(self._resync_task, return_exceptions=True)
@@ -177,6 +181,11 @@ class FibAdapter:
     def has_work(self) -> bool:
         """Something that should be in the kernel has not been asked for yet."""
         return not self._is_ready or (self._config.program and self._writer.has_work)
+
+    @property
+    def left(self) -> int:
+        """Routes that have still to be written or removed, those that failed not counted."""
+        return self._writer.left
 
     # NextHopTracker
 

@@ -104,7 +104,7 @@ def collect(sources: Sources) -> Iterator[Metric]:
 
 @dataclass(slots=True)
 class PeerNumbers:
-    """One configured peer, or all sessions of one range."""
+    """One configured peer, or all sessions of one range; those that are Gone count in the sums, not in the states."""
 
     asn: str
     states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))

@@ -65,7 +65,9 @@ class RouteWriter:
     def want_nothing(self) -> None:
         """All of ours go, those of an earlier run too."""
         for routes in self.families.values():
-            routes.dirty.update(dict.fromkeys(routes.desired))
+            # In the order of a set, which is none. From the lowest prefix up the kernel's trie looks, for each route,
+            # through all the places that are empty already (update_suffix in net/ipv4/fib_trie.c).
+            routes.dirty = dict.fromkeys({*routes.dirty, *routes.desired})
             routes.desired.clear()
         self.has_converged = True
 
@@ -193,6 +195,12 @@ class RouteWriter:
     def pending(self) -> int:
         """Routes that wait for their turn, not counting those that failed."""
         return self._queued + sum(len(routes.dirty) for routes in self.families.values())
+
+    @property
+    def left(self) -> int:
+        """`pending`, and what nobody wants and is still there."""
+        families = self.families.values()
+        return self.pending + sum(len(r.doomed) + (len(r.stale) if self.has_converged else 0) for r in families)
 
     def plan(self, limit: int, first_sequence: int) -> Batch:
         """At most `limit` routes (a change of metric takes two requests), numbered from `first_sequence`, that bring the kernel closer to what is wanted.

@@ -8,6 +8,8 @@ import pytest
 
 from bgp.families import IPV4, Address, Family, Nlri, parse_prefix
 from bgp.ports import FibRoute, LearnedRoute, NextHop, Resolution
+from bgp.rib.adj_rib_in import AdjRibIn
+from bgp.rib.loc_rib import LocRib
 from tests.bgp.world import Node, World, config_of, originate, peer
 
 EBGP = {"import": "accept", "export": "accept"}
@@ -190,15 +192,81 @@ def test_too_many_prefixes_end_the_session_with_the_limit_in_the_notification(wo
     assert b.told.named("prefix_limit_exceeded")
 
 
-def test_a_dynamic_peer_is_accepted_from_its_range_and_forgotten_when_it_leaves(world: World) -> None:
-    hub = world.node("10.0.0.1", originate("10.1.0.0/26") + '[[peer]]\nname="nodes"\nrange="10.0.0.0/24"\nasn=64512\n')
+RANGE = '[[peer]]\nname="nodes"\nrange="10.0.0.0/24"\nasn=64512\n'
+
+
+def hub_and_leaf(world: World) -> tuple[Node, Node]:
+    hub = world.node("10.0.0.1", originate("10.1.0.0/26") + RANGE)
     leaf = world.node("10.0.0.7", originate("10.7.0.0/26") + peer(1))
     world.start()
+    return hub, leaf
+
+
+def test_a_dynamic_peer_is_accepted_from_its_range_and_gone_when_it_leaves(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
     assert set(hub.routes()) == {"10.1.0.0/26", "10.7.0.0/26"}
     assert [view["name"] for view in hub.speaker.peers_view(world.now)] == ["nodes-10.0.0.7"]
-    leaf.speaker.shutdown_peer("p1", "", world.now)
+    leaf.speaker.shutdown_peer("p1", "rack 7 moves", world.now)
     world.run(2.0)
     assert set(hub.routes()) == {"10.1.0.0/26"}
+    assert hub.speaker.summary(world.now)["peers"] == 0
+    view = hub.speaker.peer_view("nodes-10.0.0.7", world.now)
+    assert view is not None
+    assert (view["state"], view["flaps"], view["prefixes"]["ipv4"]["received"]) == ("Gone", 1, 0)
+    assert "rack 7 moves" in view["last_down"]
+    assert hub.routes(which="received", peer="nodes-10.0.0.7") == {}
+
+
+def test_a_dynamic_peer_that_comes_back_is_known(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
+    hub.speaker.neighbours["nodes-10.0.0.7"].peer.malformed(b"\xff", "bad marker", "session reset", world.now)
+    leaf.speaker.shutdown_peer("p1", "rack 7 moves", world.now)
+    world.run(2.0)
+    leaf.speaker.enable_peer("p1", world.now)
+    world.run(10.0)
+    view = hub.speaker.peer_view("nodes-10.0.0.7", world.now)
+    assert view is not None
+    assert (view["state"], view["flaps"], len(view["malformed_messages"])) == ("Established", 1, 1)
+    assert "rack 7 moves" in view["last_down"]
+    assert len(hub.speaker.peers_view(world.now)) == 1
+    assert set(hub.routes()) == {"10.1.0.0/26", "10.7.0.0/26"}
+
+
+def test_strangers_that_come_and_go_cost_bounded_memory_and_hide_nobody(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
+    leaf.speaker.shutdown_peer("p1", "rack 7 moves", world.now)
+    world.run(2.0)
+    for last in range(20, 220):
+        session = hub.speaker.accept(hub.address, bytes([10, 0, 0, last]), world.now)
+        assert session is not None
+        hub.speaker.accepted(session)
+        hub.speaker.connection_lost(session, "reset", world.now)
+        world.run(0.25)
+    views = hub.speaker.peers_view(world.now)
+    assert len(views) == 64
+    assert [views[0]["name"], views[-1]["name"]] == ["nodes-10.0.0.219", "nodes-10.0.0.7"]
+    assert hub.speaker.neighbours == {}
+
+
+def test_a_dynamic_peer_that_is_shut_down_stays_out_until_enabled(world: World) -> None:
+    hub, _ = hub_and_leaf(world)
+    hub.speaker.shutdown_peer("nodes-10.0.0.7", "not now", world.now)
+    world.run(60.0)
+    view = hub.speaker.peer_view("nodes-10.0.0.7", world.now)
+    assert view is not None
+    assert (view["state"], view["shutdown"]) == ("Gone", "not now")
+    hub.speaker.enable_peer("nodes-10.0.0.7", world.now)
+    world.run(60.0)
+    assert hub.state("nodes-10.0.0.7") == "Established"
+
+
+def test_dynamic_peers_that_are_gone_go_by_the_name_of_their_range_and_with_it(world: World) -> None:
+    hub, leaf = hub_and_leaf(world)
+    leaf.speaker.shutdown_peer("p1", "", world.now)
+    world.run(2.0)
+    hub.speaker.reconfigure(config_of("10.0.0.1", RANGE.replace("nodes", "leaves")), world.now)
+    assert [view["name"] for view in hub.speaker.peers_view(world.now)] == ["leaves-10.0.0.7"]
+    hub.speaker.reconfigure(config_of("10.0.0.1", ""), world.now)
     assert hub.speaker.peers_view(world.now) == []
 
 
@@ -251,6 +319,87 @@ def test_learned_routes_are_programmed_and_follow_their_next_hop(world: World) -
     b.speaker.next_hops_changed({b"\x0a\0\0\1": kernel.track(b"\x0a\0\0\1")})
     world.settle()
     assert PREFIX in kernel.routes
+
+
+def by_way_out(world: World, more: str = "", interface: str = "eth0") -> tuple[Node, Node, Kernel]:
+    """1 announces a route to 2, which takes it only while packets for it leave by this interface."""
+    kernel = Kernel()
+    policy = {"import": f'[{{interface="{interface}", action="accept"{more}}}]'}
+    a = world.node(
+        "10.0.0.1", speaker(64512, "10.0.0.1") + originate("10.1.0.0/26", "10.1.1.0/26") + peer(2, asn=64513, **EBGP)
+    )
+    text = speaker(64513, "10.0.0.2") + KERNEL + peer(1, **(EBGP | policy)) + peer(3, asn=64514, **EBGP)
+    b = world.node("10.0.0.2", text, fib=kernel, next_hops=kernel)
+    world.node("10.0.0.3", speaker(64514, "10.0.0.3") + peer(2, asn=64513, **EBGP))
+    world.start()
+    return a, b, kernel
+
+
+def move(node: Node, interface: str) -> None:
+    """1, as a next hop, is reached by this interface now."""
+    hop = b"\x0a\0\0\1"
+    node.speaker.next_hops_changed({hop: Resolution(reachable=True, hops=(NextHop(hop, 3),), interface=interface)})
+    node.world.settle()
+
+
+@pytest.mark.parametrize("rule", ["", ', set={next_hop="10.0.0.77"}', ", set={local_pref=300}"])
+def test_a_next_hop_that_moves_to_another_interface_is_judged_again(world: World, rule: str) -> None:
+    _, b, kernel = by_way_out(world, rule)
+    both = {"10.1.0.0/26", "10.1.1.0/26"}
+    assert set(b.routes()) == both
+    move(b, "eth1")
+    assert b.routes() == {}
+    assert PREFIX not in kernel.routes
+    assert set(b.routes("received", peer="p1")) == both
+    move(b, "eth0")
+    assert set(b.routes()) == set(world.nodes[b"\x0a\0\0\3"].routes()) == both
+    view = b.speaker.peers_view(world.now)[0]
+    assert view["flaps"] == view["messages"]["sent"]["refresh"] == 0
+
+
+def test_a_route_announced_once_more_is_judged_by_where_it_leaves_now(world: World) -> None:
+    """Its attributes are known, and what import made of them then."""
+    a, b, _ = by_way_out(world)
+    again, gone = originate("10.1.0.0/26"), speaker(64512, "10.0.0.1") + peer(2, asn=64513, **EBGP)
+    a.speaker.reconfigure(config_of("10.0.0.1", gone), world.now)
+    world.settle()
+    move(b, "eth1")
+    a.speaker.reconfigure(config_of("10.0.0.1", gone + again), world.now)
+    world.settle()
+    assert b.routes() == {}
+    assert b.routes("received", peer="p1")["10.1.0.0/26"]["state"] == "rejected"
+
+
+def test_a_move_that_changes_no_verdict_is_told_to_nobody(world: World) -> None:
+    _, b, kernel = by_way_out(world, '}, {action="accept"')
+    view = b.speaker.peer_view("p3", world.now)
+    assert view is not None
+    told = view["messages"]["sent"]["update"]
+    move(b, "eth1")
+    assert b.speaker.peer_view("p3", world.now)["messages"]["sent"]["update"] == told  # type: ignore[index]
+    assert kernel.routes[PREFIX].next_hops == (NextHop(b"\x0a\0\0\1", 3),)
+
+
+def test_a_refused_route_keeps_its_next_hop_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, b, _ = by_way_out(world)
+    move(b, "eth1")
+    monkeypatch.setattr(b.speaker, "_hops_limit", 0)
+    b.speaker._track(b"\x0a\0\0\x63")
+    move(b, "eth0")
+    assert set(b.routes()) == {"10.1.0.0/26", "10.1.1.0/26"}
+
+
+def test_policies_that_do_not_ask_for_the_interface_are_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel()
+    world.node("10.0.0.1", speaker(64512, "10.0.0.1") + originate("10.1.0.0/26") + peer(2, asn=64513, **EBGP))
+    b = world.node("10.0.0.2", speaker(64513, "10.0.0.2") + KERNEL + peer(1, **EBGP), fib=kernel, next_hops=kernel)
+    world.start()
+    monkeypatch.delattr(LocRib, "where")
+    monkeypatch.delattr(AdjRibIn, "sort")
+    move(b, "eth1")
+    assert set(b.routes()) == {"10.1.0.0/26"}
 
 
 def test_equal_paths_share_the_load_up_to_the_limit(world: World) -> None:

@@ -188,6 +188,8 @@ def test_flags_say_what_the_speaker_may_skip() -> None:
     assert compiled(default="reject").rejects_all
     assert compiled(accept(prefixes=(inside("10.0.0.0/8"),)), default="accept").accepts_all, "the rule changes nothing"
     assert compiled(accept(), reject(prefixes=(inside("10.0.0.0/8"),))).needs_prefix is False, "unreachable rule"
+    assert compiled(reject(interfaces=("eth*",)), accept()).needs_interface
+    assert compiled(accept(), reject(interfaces=("eth*",))).needs_interface is False, "unreachable rule"
     changed = compiled(accept(setting=HIGHER), default="accept")
     assert not changed.accepts_all
     assert not changed.rejects_all

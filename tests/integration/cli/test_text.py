@@ -33,6 +33,14 @@ def test_the_table_of_peers_fits_a_hundred_columns() -> None:
             last_error_s_ago=75.0,
         ),
         peer_view("node3", state="Idle", shutdown="rack 7 moves"),
+        peer_view(
+            "dyn-1",
+            state="Gone",
+            last_down="Hold Timer Expired",
+            last_down_s_ago=80.0,
+            last_error="connection lost",
+            last_error_s_ago=9.0,
+        ),
     ]
     assert (
         text_of(peers_table(peers, plain))
@@ -40,7 +48,8 @@ def test_the_table_of_peers_fits_a_hundred_columns() -> None:
 NAME   ADDRESS                        AS  STATE        UPTIME  RECV  ACC  SENT  LAST ERROR
 tor1   192.0.2.1                   65000  Established   1h02m    11    9     7
 node2  2001:db8:aaaa:bbbb::2  4200000001  Active                                Hold Timer Expired (1m15s ago)
-node3  192.0.2.1                   65000  Shutdown                              shut down here: rack 7 moves"""
+node3  192.0.2.1                   65000  Shutdown                              shut down here: rack 7 moves
+dyn-1  192.0.2.1                   65000  Gone                                  Hold Timer Expired (1m20s ago)"""
     )
 
 

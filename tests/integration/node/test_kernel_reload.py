@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bgp.families import address_text, parse_prefix
+from felix.kernel.rtnetlink import RTM_DELROUTE, RTM_NEWROUTE, RouteDecoder
+from felix.kernel.sockets import MonitorSocket
 from tests.integration.node.speakers import RunningSpeaker, peer, speaker, toml, until
 from tests.netns import Namespace, network_namespace, wire
 
@@ -70,6 +74,68 @@ def test_learn_rules_and_metric_change_while_the_session_stands(
         assert second.get("peers")[0]["flaps"] == 0
         row = next(iter(second.client.rows("routes", prefix="10.2.0.9")))
         assert row["fib"]["state"] == "programmed"
+
+
+Places = dict[tuple[int, int], tuple[int, str]]  # table and metric → protocol and preferred source
+
+
+class Standing:
+    """Follows one prefix in a namespace: where it stands, and whether it ever stood nowhere."""
+
+    def __init__(self, inside: Namespace, prefix: str, places: Places) -> None:
+        self._monitor = MonitorSocket(0, (), inside.netlink)
+        self._prefix = parse_prefix(prefix)[1]
+        self.places = places
+        self.had_gap = False
+
+    def follow(self) -> Places:
+        for data, (kind, _, _, _, start, end) in self._monitor.read(10_000):
+            if kind not in (RTM_NEWROUTE, RTM_DELROUTE):
+                continue
+            prefix, via = RouteDecoder().decode(data, start, end)
+            if prefix != self._prefix:
+                continue
+            if kind == RTM_NEWROUTE:
+                self.places[via.table, via.metric] = via.protocol, address_text(via.prefsrc) if via.prefsrc else ""
+            else:
+                self.places.pop((via.table, via.metric))
+            self.had_gap = self.had_gap or not self.places
+        return self.places
+
+    def close(self) -> None:
+        self._monitor.close()
+
+
+def test_a_route_stands_somewhere_at_every_moment_of_a_change(
+    pair: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    one, two = pair
+    one.ip("route add 10.1.0.0/26 dev eth0 proto boot")
+    a = node("a", tmp_path, "192.0.2.1", "192.0.2.2", BOOT)
+    b = node("b", tmp_path, "192.0.2.2", "192.0.2.1", BOOT)
+    changes: list[tuple[str, Places]] = [
+        ("route_protocol = 77", {(254, 32): (77, "")}),
+        ("route_protocol = 77\ntable = 100", {(100, 32): (77, "")}),
+        ("route_protocol = 77\ntable = 100\nmetric = 5", {(100, 5): (77, "")}),
+        ("route_protocol = 78\nmetric = 6", {(254, 6): (78, "")}),
+        ('metric = 6\npreferred_source = ["192.0.2.2"]', {(254, 6): (12, "192.0.2.2")}),
+        ("metric = 6", {(254, 6): (12, "")}),
+    ]
+    with (
+        speaker("a", tmp_path, a, inside=one.command()),
+        speaker("b", tmp_path, b, inside=two.command()) as second,
+        contextlib.closing(Standing(two, "10.1.0.0/26", {(254, 32): (12, "")})) as standing,
+    ):
+        until(lambda: programmed(two) == {"10.1.0.0/26"}, "programmed")
+        for keys, places in changes:
+            second.config.write_text(b.replace(BOOT, f"{BOOT}\n{keys}"))
+            second.process.send_signal(signal.SIGHUP)
+            until(lambda places=places: standing.follow() == places, keys)  # type: ignore[misc]
+            assert not standing.had_gap, keys
+        second.config.write_text(b.replace(BOOT, f"{BOOT}\nprogram = false"))
+        second.process.send_signal(signal.SIGHUP)
+        until(lambda: not standing.follow(), "programming is off")
+        assert second.get("peers")[0]["flaps"] == 0
 
 
 def test_routes_stand_after_the_end_and_a_kill_and_go_when_they_are_told_to(

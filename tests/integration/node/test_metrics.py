@@ -71,6 +71,14 @@ def test_dynamic_peers_count_under_their_range_so_that_series_stay_bounded() -> 
     assert {label for name, labels in samples for key, label in labels if key == "peer"} == {"clients"}
 
 
+def test_a_dynamic_peer_that_is_gone_is_no_session_but_its_flaps_count() -> None:
+    gone = peer_view("dyn-1", dynamic=True, range_name="clients", state="Gone", flaps=3)
+    samples = scrape(sources([gone, peer_view("dyn-2", dynamic=True, range_name="clients", flaps=1)]))
+    labels = {"peer": "clients", "asn": "65000"}
+    assert sum(n for (name, _), n in samples.items() if name == "catbird_bgp_peer_state") == 1
+    assert value(samples, "catbird_bgp_peer_flaps_total", **labels) == 4
+
+
 def test_the_loop_lag_is_a_histogram_and_a_recent_maximum() -> None:
     samples = scrape(sources([]))
     assert value(samples, "catbird_loop_lag_seconds_bucket", le="0.001") == 1
