@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -23,9 +22,10 @@ from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.batch import Buffer
 from bgp.rib.catch_up import Member, Piece
 from bgp.rib.decision import equal_cost
+from bgp.rib.hops import Hops
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import HERE, LOCAL_HOP, HopState, Path, Source, Value, best_of
-from bgp.rib.update_group import ExportRules, UpdateGroup
+from bgp.rib.path import LOCAL_HOP, Path, Source, Value, best_of
+from bgp.rib.update_group import ExportRules, UpdateGroup, end_of_rib_piece
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
     CloseConnection,
@@ -42,11 +42,11 @@ from bgp.session.session import OnMalformed, Session
 from bgp.session.settings import settings_of
 from bgp.wire import attributes as wire_attributes
 from bgp.wire.notification import CEASE, CONFIGURATION_CHANGE, PEER_DECONFIGURED
-from bgp.wire.update import UpdateParser, end_of_rib
+from bgp.wire.update import UpdateParser
 
 _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
 _STALE_S = 180.0  # after a peer's return: routes that it has not repeated by then go (RFC 4724 §4.2)
-_HOPS_KEPT = 4096
+_KERNEL_PATHS_KEPT = 4096
 _TABLES_WAITING = 8
 _DYNAMIC_LIMIT = 20000
 _GONE_KEPT = 64
@@ -75,7 +75,6 @@ class Speaker:
         self.started_at = now
         self._now = now
         self._fib = fib if config.kernel is not None and config.kernel.program else None
-        self._next_hops = next_hops
         self._events = events
         self._rng = rng
         multipath = config.multipath_ebgp > 1 or config.multipath_ibgp > 1
@@ -86,11 +85,8 @@ class Speaker:
         self._by_address: dict[Address, list[Neighbour]] = {}  # more than one where link-local addresses repeat
         self.gone: dict[str, Neighbour] = {}  # dynamic ones that have left, the latest last
         self._by_session: dict[Session, Neighbour] = {}
-        self._own_sessions: Counter[Address] = Counter()  # our addresses of Established sessions
         self.groups: dict[ExportRules, UpdateGroup] = {}
-        self._hops: dict[Address, HopState] = {}
-        self._hops_limit = _HOPS_KEPT
-        self._local_addresses: frozenset[Address] = frozenset()
+        self._hops = Hops(next_hops, lambda: moved_hops.hops_in_use(self.neighbours.values(), self.ribs))
         self._kernel = Source("kernel", "kernel")
         self._originated = Source("originate", "originate")
         self._kernel_paths: dict[str, Path] = {}
@@ -251,9 +247,9 @@ class Speaker:
             router_id=self.config.router_id.packed,
             cluster_id=self._cluster_id,
             own_address=session.local_address,
-            track=(lambda hop: self._track(neighbour.scoped(hop))) if config.interface else self._track,
+            track=(lambda hop: self._hops.track(neighbour.scoped(hop))) if config.interface else self._hops.track,
         )
-        self._use_own(session.local_address, 1)
+        self._hops.count_session(session.local_address, 1)
         restart = negotiated.peer_restart
         lost = [f for f in FAMILIES if restart is None or f not in restart.forwarding or f not in negotiated.families]
         self._sweep(neighbour, lost, "the peer has not kept them")
@@ -319,7 +315,7 @@ class Speaker:
 
     def _peer_down(self, neighbour: Neighbour, down: PeerDown) -> None:
         self._leave(neighbour)
-        self._use_own(down.session.local_address, -1)
+        self._hops.count_session(down.session.local_address, -1)
         parser = down.session.parser
         if isinstance(parser, UpdateParser):
             neighbour.dropped_attributes += parser.dropped_attributes
@@ -398,7 +394,7 @@ class Speaker:
         for neighbour in self.neighbours.values():
             neighbour.peer.is_restarting = False
             if neighbour.member is not None and neighbour.owes_end_of_rib:
-                self._transfer(neighbour, [_end_of_rib_piece(family) for family in neighbour.owes_end_of_rib])
+                self._transfer(neighbour, [end_of_rib_piece(family) for family in neighbour.owes_end_of_rib])
                 neighbour.owes_end_of_rib = []
 
     def _converged(self, why: str) -> None:
@@ -446,7 +442,7 @@ class Speaker:
         for family in families:
             self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source))
             if say_end and self._may_send_end_of_rib:
-                self._transfer(neighbour, [_end_of_rib_piece(family)])
+                self._transfer(neighbour, [end_of_rib_piece(family)])
             elif say_end:
                 neighbour.owes_end_of_rib.append(family)
 
@@ -491,29 +487,8 @@ class Speaker:
 
     # --- next hops and the kernel (FibListener) ---------------------------------------------------------------------
 
-    def _track(self, address: Address) -> HopState:
-        state = self._hops.get(address)
-        if state is None:
-            if len(self._hops) >= self._hops_limit:
-                self._forget_hops()
-            resolution = HERE if self._next_hops is None else self._next_hops.track(address)
-            state = self._hops[address] = HopState(address, resolution, is_own=self._is_own(address))
-        return state
-
-    def _forget_hops(self) -> None:
-        used = moved_hops.hops_in_use(self.neighbours.values(), self.ribs)
-        for address in list(self._hops):
-            if address not in used:
-                del self._hops[address]
-                if self._next_hops is not None:
-                    self._next_hops.forget(address)
-        self._hops_limit = max(_HOPS_KEPT, 2 * len(self._hops))
-
-    def _is_own(self, address: Address) -> bool:
-        return address[:16] in self._local_addresses or address[:16] in self._own_sessions
-
     def next_hops_changed(self, changed: Mapping[Address, Resolution]) -> None:
-        states = {self._hops[address] for address in changed if address in self._hops}
+        states = self._hops.known(changed)
         if not states:
             return
         # Each table must see the old answers before any sees the new: families may share a next hop (RFC 8950).
@@ -530,32 +505,11 @@ class Speaker:
         self.transport.flush_soon()
 
     def local_addresses_changed(self, addresses: frozenset[Address]) -> None:
-        if addresses == self._local_addresses:
-            return
-        self._local_addresses = addresses
-        if self._mark_own():
+        if self._hops.set_local(addresses):
             for neighbour in self.neighbours.values():
                 if neighbour.adj_rib_in is not None:
                     neighbour.adj_rib_in.again()
             self.transport.flush_soon()
-
-    def _use_own(self, address: Address, sessions: int) -> None:
-        """One session more or less stands on this address of ours."""
-        had = self._own_sessions[address]
-        self._own_sessions[address] += sessions
-        if self._own_sessions[address] <= 0:
-            del self._own_sessions[address]
-        if (had > 0) is not (address in self._own_sessions):
-            self._mark_own()
-
-    def _mark_own(self) -> bool:
-        """Note which known next hops are our own; whether that changed for any."""
-        changed = False
-        for address, state in self._hops.items():
-            is_own = self._is_own(address)
-            changed = changed or is_own != state.is_own
-            state.is_own = is_own
-        return changed
 
     def fib_changed(
         self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
@@ -570,7 +524,7 @@ class Speaker:
         for interface, nlris in runs.items():
             path = self._kernel_paths.get(interface)
             if path is None:
-                if len(self._kernel_paths) > _HOPS_KEPT:
+                if len(self._kernel_paths) > _KERNEL_PATHS_KEPT:
                     self._kernel_paths.clear()
                 made = wire_attributes.build(next_hop=b"")
                 path = self._kernel_paths[interface] = Path(self._kernel, made, LOCAL_HOP, local_interface=interface)
@@ -892,7 +846,3 @@ class Speaker:
         if peer is not None:
             self.named(peer)
         return views.routes(self, prefix, family, peer, which, longest)
-
-
-def _end_of_rib_piece(family: Family) -> Piece:
-    return [end_of_rib(family)], 1

@@ -378,3 +378,7 @@ class _Pieces:
         if batch is not None:
             self._made.append(batch)
         return batch is not None
+
+
+def end_of_rib_piece(family: Family) -> Piece:
+    return [update.end_of_rib(family)], 1

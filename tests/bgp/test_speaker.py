@@ -383,8 +383,8 @@ def test_a_move_that_changes_no_verdict_is_told_to_nobody(world: World) -> None:
 def test_a_refused_route_keeps_its_next_hop_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, b, _ = by_way_out(world)
     move(b, "eth1")
-    monkeypatch.setattr(b.speaker, "_hops_limit", 0)
-    b.speaker._track(b"\x0a\0\0\x63")
+    monkeypatch.setattr(b.speaker._hops, "_limit", 0)
+    b.speaker._hops.track(b"\x0a\0\0\x63")
     move(b, "eth0")
     assert set(b.routes()) == {"10.1.0.0/26", "10.1.1.0/26"}
 
