@@ -111,7 +111,7 @@ class PeerConfig:
     min_hold_time_s: int = 3  # a peer that offers less (but not 0) is refused, 2/6
     families: tuple[Family, ...] = FAMILIES
     next_hop: NextHopMode = "auto"
-    client: bool = False  # RFC 4456; used by the reflector
+    client: bool = False  # RFC 4456: a route reflector client of ours
     import_policy: Policy | None = None  # None: iBGP accepts all; eBGP nothing unless ebgp_requires_policy is off
     export_policy: Policy | None = None
     max_prefixes: tuple[tuple[Family, PrefixLimit], ...] = ()
@@ -186,6 +186,8 @@ class SpeakerConfig:
     multipath_ebgp: int = 1  # at most so many equal paths into the kernel
     multipath_ibgp: int = 1
     always_compare_med: bool = False
+    cluster_id: IPAddress | None = None  # IPv4 form; None: the router ID names the cluster (RFC 4456 §7)
+    client_to_client: bool = True  # off: the clients are fully meshed among themselves
     peers: tuple[PeerConfig, ...] = ()
     originate: tuple[OriginateConfig, ...] = ()
     kernel: KernelConfig | None = None

@@ -40,6 +40,7 @@ class Neighbour:
         self.is_ebgp = (speaker.asn if config.local_asn is None else config.local_asn) != config.asn
         self.source.default_local_pref = speaker.default_local_pref
         self.source.kind = "ebgp" if self.is_ebgp else "ibgp"
+        self.source.is_client = config.client and not self.is_ebgp
         self.import_policy = self._compile(speaker, "import")
         self.export_policy = self._compile(speaker, "export")
 

@@ -74,6 +74,21 @@ class NextHopTracker(Protocol):
     def forget(self, address: Address) -> None: ...
 
 
+class Reflection(Protocol):
+    """RFC 4456 as the engine asks for it. Without one nothing that an internal peer says goes to an internal peer.
+
+    Compared by value: it is part of what makes peers be told the same.
+    """
+
+    @property
+    def cluster_id(self) -> bytes: ...
+
+    def passes(self, *, from_client: bool, to_client: bool) -> bool: ...
+
+    def reflected(self, block: bytes, originator: bytes) -> bytes:
+        """An internal peer's attribute block as it goes to another one; `originator`: that peer's BGP identifier."""
+
+
 class EventSink(Protocol):
     """Where the engine tells what happened: logs and metrics. Called for sessions and configuration, never per route."""
 

@@ -44,6 +44,8 @@ SPEAKER_EFFECTS: dict[str, tuple[Effect, ...] | None] = {
     "multipath_ebgp": ("decision",),
     "multipath_ibgp": ("decision",),
     "always_compare_med": ("decision",),
+    "cluster_id": ("import", "export"),  # whose loops we look for, and what reflected routes carry
+    "client_to_client": ("export",),
     "peers": None,
     "originate": ("live",),
     "kernel": None,

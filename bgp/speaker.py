@@ -17,7 +17,7 @@ from bgp import views
 from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
 from bgp.neighbour import Neighbour
-from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Resolution, Transport
+from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Reflection, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.decision import equal_cost
@@ -62,8 +62,11 @@ class Speaker:
         events: EventSink,
         rng: random.Random,
         now: float,
+        reflection_of: Callable[[SpeakerConfig], Reflection | None] = lambda _: None,
     ) -> None:
         self.config = config
+        self._reflection_of = reflection_of
+        self.reflection = reflection_of(config)
         self.started_at = now
         self._now = now
         self._fib = fib if config.kernel is not None and config.kernel.program else None
@@ -234,6 +237,7 @@ class Speaker:
             own_asns=own_asns,
             allowed_own_asn=config.allowed_own_asn,
             router_id=self.config.router_id.packed,
+            cluster_id=self._cluster_id,
             own_address=session.local_address,
             track=self._tracker(config.interface),
         )
@@ -252,6 +256,10 @@ class Speaker:
         neighbour.owes_end_of_rib = []
         self._send_table(neighbour, negotiated.families, say_end=True)
         self._check_convergence()
+
+    @property
+    def _cluster_id(self) -> bytes:
+        return self.reflection.cluster_id if self.reflection else self.config.router_id.packed
 
     def _sender(self, session: Session) -> Callable[[list[Buffer], int], None]:
         send = self.transport.send
@@ -275,6 +283,8 @@ class Speaker:
             policy=neighbour.export_policy,
             graceful_shutdown=neighbour.config.graceful_shutdown,
             default_local_pref=self.config.default_local_pref,
+            to_client=neighbour.source.is_client,
+            reflection=None if negotiated.is_ebgp else self.reflection,
         )
         group = self.groups.get(rules)
         if group is None:
@@ -541,6 +551,7 @@ class Speaker:
         old, changes = self.config, differences(self.config, config)
         pairs = pair_peers(old.peers, config.peers)
         self.config = config
+        self.reflection, had = self._reflection_of(config), self.reflection
         for removed in pairs.removed:
             for neighbour in self._of(removed):
                 neighbour.peer.stop(now, CEASE, PEER_DECONFIGURED, b"", "peer de-configured")
@@ -557,7 +568,9 @@ class Speaker:
         by_peer: dict[str | None, list[Change]] = {}
         for change in changes:
             by_peer.setdefault(change.peer, []).append(change)
-        whole = {effect for change in changes if change.peer is None for effect in change.effects}
+        whole: set[str] = {effect for change in changes if change.peer is None for effect in change.effects}
+        if self.reflection != had:
+            whole.add("export")  # the first client, or the last
         for _, after, neighbours in kept:
             mine = by_peer.get(after.name, [])
             effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
@@ -623,6 +636,7 @@ class Speaker:
             parser.set_first_asn(self._first_asn(neighbour))
         adj_rib_in.policy = neighbour.import_policy
         adj_rib_in.allowed_own_asn = neighbour.config.allowed_own_asn
+        adj_rib_in.cluster_id = self._cluster_id
         adj_rib_in.again()
         if needs_refresh:
             for family in self.ribs:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Literal
 
 
-def run_speaker(argv: list[str]) -> int:
+def run_speaker(argv: list[str], program: Literal["speaker", "reflector"] = "speaker") -> int:
     from integration.node.lean import hidden
 
     with hidden("ssl"):  # 4 MB, and no port of the speaker speaks TLS
         import asyncio  # noqa: F401
     from integration.node.speaker_daemon import main as speaker
 
-    return speaker(argv)
+    return speaker(argv, program)
+
+
+def run_reflector(argv: list[str]) -> int:
+    return run_speaker(argv, "reflector")
 
 
 def run_demo(argv: list[str]) -> int:
@@ -25,9 +30,10 @@ def run_demo(argv: list[str]) -> int:
     return demo(argv)
 
 
-PROGRAMS = {"speaker": run_speaker, "demo": run_demo}
+PROGRAMS = {"speaker": run_speaker, "reflector": run_reflector, "demo": run_demo}
 PROGRAM_HELP = {
     "speaker": "Run a BGP speaker in the foreground: catbird speaker -c FILE.toml",
+    "reflector": "Run a BGP route reflector in the foreground: catbird reflector -c FILE.toml",
     "demo": "Build three nodes and a router in network namespaces and watch routes spread (root).",
 }
 

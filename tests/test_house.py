@@ -32,7 +32,9 @@ def our_files() -> Iterator[Path]:
 
 
 def our_modules() -> Iterator[Path]:
-    return (path for name in ("bgp", "felix", "integration") for path in sorted((PROJECT / name).rglob("*.py")))
+    return (
+        path for name in ("bgp", "felix", "integration", "reflector") for path in sorted((PROJECT / name).rglob("*.py"))
+    )
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -22,7 +22,7 @@ _GRACEFUL_SHUTDOWN = rewrite.GRACEFUL_SHUTDOWN
 
 
 class AdjRibIn:
-    """`own_asns`: those that make a loop. `track`: next hop → its state."""
+    """`own_asns`, `cluster_id`: those that make a loop. `track`: next hop → its state."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class AdjRibIn:
         own_asns: tuple[int, ...],
         allowed_own_asn: int,
         router_id: bytes,
+        cluster_id: bytes,
         own_address: Address,
         track: Callable[[Address], HopState],
     ) -> None:
@@ -43,6 +44,7 @@ class AdjRibIn:
         self._own_asns = [(asn, asn.to_bytes(4, "big")) for asn in own_asns]
         self.allowed_own_asn = allowed_own_asn
         self._router_id = router_id
+        self.cluster_id = cluster_id
         self._own_address = own_address
         self._track = track
 
@@ -126,7 +128,7 @@ class AdjRibIn:
         if attributes.fields.originator_id == self._router_id:
             return "ORIGINATOR_ID is our own (RFC 4456 §8)"
         clusters = attributes.fields.cluster_list
-        if any(clusters[at : at + 4] == self._router_id for at in range(0, len(clusters), 4)):
+        if any(clusters[at : at + 4] == self.cluster_id for at in range(0, len(clusters), 4)):
             return "own cluster in CLUSTER_LIST (RFC 4456 §8)"
         return ""
 

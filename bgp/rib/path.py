@@ -36,13 +36,24 @@ class Source:
     that a new policy can be applied without asking the peer again.
     """
 
-    __slots__ = ("accepted", "address", "default_local_pref", "epoch", "kind", "name", "rejected", "router_id")
+    __slots__ = (
+        "accepted",
+        "address",
+        "default_local_pref",
+        "epoch",
+        "is_client",
+        "kind",
+        "name",
+        "rejected",
+        "router_id",
+    )
 
     def __init__(self, name: str, kind: RouteSource, address: Address = b"", router_id: bytes = b"") -> None:
         self.name = name
         self.kind: RouteSource = kind
         self.address = address
         self.router_id = router_id
+        self.is_client = False  # RFC 4456
         self.epoch = 0
         self.default_local_pref = 100  # of its paths that carry none
         self.accepted = dict.fromkeys(FAMILIES, 0)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from bgp.config import NextHopMode, RouteSetting
 from bgp.families import IPV4, Address, Family, Nlri
 from bgp.policy.compiled import EMPTY_SETTING, CompiledPolicy
+from bgp.ports import Reflection
 from bgp.rib import rewrite
 from bgp.rib.loc_rib import Change, LocRib
 from bgp.rib.path import Path, PathView, Source
 from bgp.wire import update
+from bgp.wire.attributes import NEXT_HOP
 
 Buffer = bytes | memoryview
 # What stands before the prefixes in the message's body, and b""; or the attributes and a next hop, for MP_REACH_NLRI.
@@ -41,6 +43,8 @@ class ExportRules:
     policy: CompiledPolicy
     graceful_shutdown: bool
     default_local_pref: int
+    to_client: bool = False
+    reflection: Reflection | None = None  # None for external peers too
 
 
 class Member:
@@ -86,8 +90,8 @@ class UpdateGroup:
             other = next((address for kind, address in own.items() if kind is not family), b"")
             self._own[family] = own.get(family) or (other if family in rules.extended_next_hop else b"")
         self._local_pref = b"\x40\x05\x04" + rules.default_local_pref.to_bytes(4, "big")
-        # An external set for an internal peer needs LOCAL_PREF and nothing else.
-        self._only_adds_local_pref = (
+        # Nothing of a set changes but what an internal session asks for: LOCAL_PREF, or what RFC 4456 adds.
+        self._leaves_sets_alone = (
             not rules.is_ebgp
             and rules.four_octet_asn
             and not rules.graceful_shutdown
@@ -130,20 +134,28 @@ class UpdateGroup:
         return block
 
     def _made(self, path: Path, family: Family, setting: RouteSetting) -> Block | None:
-        rules, attributes = self.rules, path.attributes
+        rules, source, attributes = self.rules, path.source, path.attributes
+        reflection = rules.reflection if source.kind == "ibgp" else None
         block, at, next_hop = attributes.block, attributes.local_pref_at, b""
         if (
             at
-            and self._only_adds_local_pref
+            and self._leaves_sets_alone
             and setting is EMPTY_SETTING
             and block.startswith(b"\x40\x03", block[6] + 7)  # NEXT_HOP behind AS_PATH: it was not in MP_REACH_NLRI
             and b"\xff\xff\xff" not in block
         ):
             block = block[:at] + self._local_pref + block[at:]
+        elif not self._may_leave(path) or not (next_hop := self._next_hop(path, family, setting)):
+            return None
+        elif (
+            reflection
+            and self._leaves_sets_alone
+            and setting is EMPTY_SETTING
+            and next_hop == attributes.next_hop
+            and (is_classic := family is IPV4 and len(next_hop) == 4) == bool(attributes.seen >> NEXT_HOP & 1)
+        ):
+            next_hop = b"" if is_classic else next_hop
         else:
-            next_hop = self._next_hop(path, family, setting)
-            if not next_hop or not self._may_leave(path):
-                return None
             block, next_hop = rewrite.outgoing(
                 attributes,
                 setting,
@@ -151,11 +163,13 @@ class UpdateGroup:
                 next_hop=next_hop,
                 is_ebgp=rules.is_ebgp,
                 local_asn=rules.local_asn,
-                is_local=path.source.is_local,
+                is_local=source.is_local,
                 default_local_pref=rules.default_local_pref,
                 four_octet_asn=rules.four_octet_asn,
                 graceful_shutdown=rules.graceful_shutdown,
             )
+        if reflection:
+            block = reflection.reflected(block, source.router_id)
         if not update.fits(family, block, next_hop, rules.max_octets):
             self._too_large(path)
             return None
@@ -163,9 +177,11 @@ class UpdateGroup:
 
     def _may_leave(self, path: Path) -> bool:
         """What no policy can allow: internal to internal, and the well-known communities of RFC 1997."""
-        rules, attributes = self.rules, path.attributes
-        if path.source.kind == "ibgp" and not rules.is_ebgp:
-            return False  # RFC 4271 §9.2: that is what reflectors are for
+        rules, source, attributes = self.rules, path.source, path.attributes
+        if source.kind == "ibgp" and not rules.is_ebgp:
+            reflection = rules.reflection  # None: RFC 4271 §9.2
+            if reflection is None or not reflection.passes(from_client=source.is_client, to_client=rules.to_client):
+                return False
         if b"\xff\xff\xff" not in attributes.block:
             return True
         communities = attributes.fields.communities

@@ -44,6 +44,8 @@ SPEAKER_KEYS: dict[str, Reader[Any]] = {
     "ebgp_requires_policy": values.boolean,
     "multipath": _multipath,
     "always_compare_med": values.boolean,
+    "cluster_id": values.optional(values.router_id),
+    "client_to_client": values.boolean,
 }
 
 

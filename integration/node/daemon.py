@@ -22,6 +22,7 @@ from integration.node.loop_lag import LoopLag
 from integration.node.metrics import Monitor, ReloadCounts, Sources
 from integration.node.sockets import CannotListen, why_not_bound
 from integration.version import VERSION
+from reflector.rules import reflection_of
 
 if TYPE_CHECKING:
     from integration.node.kernel_seat import KernelSeat
@@ -102,6 +103,7 @@ class SpeakerDaemon:
             events=self._log,
             rng=random.Random(),
             now=time.monotonic(),
+            reflection_of=reflection_of,
         )
         self._server = SpeakerServer(self._speaker, self._config)
         if self._kernel is not None:

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Literal, TextIO
 
 from bgp.config import SpeakerConfig
 from bgp.toml import ConfigError, load
@@ -20,12 +20,44 @@ from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.lean import collect_seldom
 from integration.node.logs import LEVELS, EventLog, LineWriter
 from integration.node.sockets import CannotListen
+from reflector.rules import reflection_of
+
+Program = Literal["speaker", "reflector"]
+DESCRIPTIONS: dict[Program, tuple[str, str]] = {
+    "speaker": (
+        "Run a BGP speaker in the foreground.",
+        "examples:\n  catbird speaker -c /etc/catbird/speaker.toml\n  catbird speaker -c node.toml --check",
+    ),
+    "reflector": (
+        "Run a BGP route reflector (RFC 4456) in the foreground. It needs no kernel and, on a port above 1023, no root.",
+        """a file to begin with:
+  [speaker]
+  asn = 64512
+  router_id = "10.0.0.1"
+  cluster_id = "10.0.0.1"                      # two reflectors of one cluster may share it
+  port = 1790
+  control = "/run/user/1000/reflector.sock"
+
+  [[peer]]                                     # whoever connects from these addresses is a client
+  name = "nodes"
+  range = "10.0.0.0/16"
+  asn = 64512
+  client = true
+
+examples:
+  catbird reflector -c reflector.toml
+  catbird reflector -c reflector.toml --check""",
+    ),
+}
+NO_CLIENT = "no peer is a client, so nothing would be reflected; set client = true in a [[peer]] or in [defaults]"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Exit code: 0 stopped by a signal, or --check found nothing; 1 error, said in a line; 2 usage."""
+def main(argv: Sequence[str], program: Program = "speaker") -> int:
+    """`reflector` is the same daemon with a file in which some peer is a client.
+
+    Exit code: 0 stopped by a signal, or --check found nothing; 1 error, said in a line; 2 usage."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the event loop listens; the file is read after this anyway
-    arguments = parse_arguments(argv)
+    arguments = parse_arguments(argv, program)
     try:
         config = load(arguments.config)
     except OSError as error:
@@ -33,19 +65,23 @@ def main(argv: Sequence[str]) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
+    if program == "reflector" and reflection_of(config) is None:
+        print(f"{arguments.config}: {NO_CLIENT}", file=sys.stderr)
+        return 1
     if arguments.check:
         print(f"{arguments.config}: ok: AS {config.asn}, {len(config.peers)} peers")
         return 0
     return serve(arguments, config)
 
 
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str], program: Program = "speaker") -> argparse.Namespace:
     """argparse, not typer: the daemon's memory is measured against BIRD's."""
+    what, example = DESCRIPTIONS[program]
     parser = argparse.ArgumentParser(
-        prog="catbird speaker",
-        description="Run a BGP speaker in the foreground. SIGHUP or a change of the file reloads it; "
-        "SIGTERM says goodbye to the peers and exits 0.",
-        epilog="examples: catbird speaker -c /etc/catbird/speaker.toml      catbird speaker -c node.toml --check",
+        prog=f"catbird {program}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{what}\nSIGHUP or a change of the file reloads it; SIGTERM says goodbye to the peers and exits 0.",
+        epilog=example,
     )
     parser.add_argument("-c", "--config", required=True, metavar="FILE.toml", help="the configuration")
     parser.add_argument("--check", action="store_true", help="read the file, say what is wrong with it, and exit")

@@ -10,6 +10,7 @@ from bgp.families import Address, Family, family_of
 from bgp.session.session import Session
 from bgp.speaker import Speaker
 from bgp.toml import loads
+from reflector.rules import reflection_of
 
 
 class Told:
@@ -42,6 +43,7 @@ class Node:
             events=self.told,
             rng=random.Random(1),
             now=world.now,
+            reflection_of=reflection_of,
         )
         self.speaker.transport = self
 
