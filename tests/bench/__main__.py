@@ -137,6 +137,8 @@ def main(argv: list[str]) -> int:
 
         for path in write_plots(options.plots, summaries, titles):
             print(f"plot: {path}", file=sys.stderr)
+        if options.output == "table":
+            print(f"Plots: {options.plots}")
     return 1 if any(result.problems not in ([], [CANNOT]) for result in results) else 0
 
 

@@ -66,7 +66,8 @@ def catbird(topology: Topology, directory: Path) -> list[Launch]:
             families = ", ".join(f'"{family}"' for family in topology.families)
             lines += ["client = true", f"families = [{families}]"]
     (directory / "speaker.toml").write_text("\n".join(lines) + "\n")
-    return [Launch([sys.executable, "-m", "integration.catbird", "speaker", "-c", f"{directory}/speaker.toml"])]
+    program = "reflector" if topology.is_reflector else "speaker"
+    return [Launch([sys.executable, "-m", "integration.catbird", program, "-c", f"{directory}/speaker.toml"])]
 
 
 def frr(topology: Topology, directory: Path) -> list[Launch]:

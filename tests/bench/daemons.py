@@ -130,7 +130,7 @@ DAEMONS = {
             "copy",
             "no BGP: copies the bytes, which shows the load generator's share of the time",
             configurations.forwarder,
-            ("b", "c", "d", "S5", "S7"),
+            ("b", "c", "d", "S3cold", "S5", "S7", "S9"),  # it remembers nothing, for those who come later
         ),
         Daemon(
             "bird2",

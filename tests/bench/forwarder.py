@@ -82,10 +82,10 @@ class Forwarder:
             self.listening.discard(fd)
             return b""
         if not self.is_open[fd]:
-            # OPEN and KEEPALIVE are ours; the generator sends nothing more before it has seen ours.
-            self.is_open[fd] = data.endswith(KEEPALIVE)
-            return b""
-        if data == KEEPALIVE:
+            # OPEN and KEEPALIVE are for us; UPDATEs may follow at once.
+            _, found, data = data.partition(KEEPALIVE)
+            self.is_open[fd] = bool(found)
+        if data in (b"", KEEPALIVE):
             return b""
         data = self.rest[fd] + data
         end = whole_messages(data)
