@@ -26,7 +26,7 @@ from bgp.speaker import Speaker
 from reflector.rules import reflection_of
 from tests.bench.bench_peer import KEEPALIVE, BenchPeer
 from tests.bench.engine import SPEAKER, Sink, Wire
-from tests.bench.population import ASN, HOLD_TIME_S, client_address, nodes
+from tests.bench.population import ASN, HOLD_TIME_S, nodes
 
 CLUSTER_ID = "10.255.0.1"
 
