@@ -59,7 +59,8 @@ def test_every_package_is_importable() -> None:
 
 def test_constraints_agree_with_what_the_project_asks_for() -> None:
     project = PYPROJECT["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"], *extras["bench"]]
     lines = (PROJECT / "constraints.txt").read_text().splitlines()
     pinned = {_normal(line) for line in lines if line and not line.startswith("#")}
     assert {_normal(line) for line in wanted} <= pinned

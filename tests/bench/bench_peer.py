@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from tests.bench.table import MARKER
 
 KEEPALIVE = MARKER + b"\x00\x13\x04"
+MULTIPROTOCOL = {"ipv4": b"\x01\x04\x00\x01\x00\x01", "ipv6": b"\x01\x04\x00\x02\x00\x01"}
 READ_OCTETS = 1 << 16  # judging one read (Tally) must not keep the sockets waiting for more than a few ms
 WRITE_OCTETS = 1 << 20
 
@@ -31,6 +32,7 @@ class BenchPeer:
     address: str
     asn: int
     hold_time_s: int = 90
+    families: tuple[str, ...] = ("ipv4",)
     sock: socket.socket | None = None
     is_up: bool = False
     error: str = ""
@@ -65,8 +67,9 @@ class BenchPeer:
         sock.setblocking(False)
 
     def open_message(self) -> bytes:
-        """IPv4 unicast, route refresh and 4-octet AS numbers, nothing else."""
-        capabilities = b"\x01\x04\x00\x01\x00\x01" + b"\x02\x00" + b"\x41\x04" + self.asn.to_bytes(4, "big")
+        """Unicast of the families, route refresh and 4-octet AS numbers, nothing else."""
+        capabilities = b"".join(MULTIPROTOCOL[family] for family in self.families)
+        capabilities += b"\x02\x00" + b"\x41\x04" + self.asn.to_bytes(4, "big")
         body = (
             b"\x04"
             + (self.asn if self.asn < 65536 else 23456).to_bytes(2, "big")
@@ -78,30 +81,34 @@ class BenchPeer:
         return MARKER + (19 + len(body)).to_bytes(2, "big") + b"\x01" + body
 
     def _await_keepalive(self, deadline: float) -> None:
-        """Read OPEN and KEEPALIVE; what follows them stays in `leftover`."""
         assert self.sock is not None
         data = b""
-        while True:
-            while len(data) >= 19 and len(data) >= (length := int.from_bytes(data[16:18], "big")):
-                kind, message, data = data[18], data[:length], data[length:]
-                if kind == 1:
-                    self.hold_time_s = min(self.hold_time_s, int.from_bytes(message[22:24], "big"))
-                    self.sock.sendall(KEEPALIVE)
-                elif kind == 3:
-                    raise BenchPeerError(f"{self.name} got NOTIFICATION {message[19]}/{message[20]} {message[21:]!r}")
-                elif kind == 4:
-                    self.is_up = True
-                    self.last_heard_at = time.monotonic()
-                    self._keepalive_at = self.last_heard_at + self.hold_time_s / 3
-                    self.leftover = data
-                    return
+        while not self.take_hello(data):
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not select.select([self.sock], [], [], remaining)[0]:
                 raise BenchPeerError(f"{self.name} was not Established in time")
-            chunk = self.sock.recv(65536)
-            if not chunk:
+            data = self.sock.recv(65536)
+            if not data:
                 raise BenchPeerError(f"{self.name}: the speaker closed the connection during OPEN")
-            data += chunk
+
+    def take_hello(self, data: bytes) -> bool:
+        """More of OPEN and KEEPALIVE; whether that was all. What follows them is in `leftover` then."""
+        assert self.sock is not None
+        data = self.leftover + data
+        while len(data) >= 19 and len(data) >= (length := int.from_bytes(data[16:18], "big")):
+            kind, message, data = data[18], data[:length], data[length:]
+            if kind == 1:
+                self.hold_time_s = min(self.hold_time_s, int.from_bytes(message[22:24], "big"))
+                self.sock.sendall(KEEPALIVE)
+            elif kind == 3:
+                raise BenchPeerError(f"{self.name} got NOTIFICATION {message[19]}/{message[20]} {message[21:]!r}")
+            elif kind == 4:
+                self.is_up = True
+                self.last_heard_at = time.monotonic()
+                self._keepalive_at = self.last_heard_at + self.hold_time_s / 3
+                break
+        self.leftover = data
+        return self.is_up
 
     def send(self, data: bytes) -> None:
         """Queue whole messages."""

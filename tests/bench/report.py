@@ -74,6 +74,9 @@ def print_tables(
         for heading in ("time s", "min–max", "CPU s", "idle MiB", "peak MiB", f"time/{reference}", "CPU", "memory"):
             table.add_column(heading, justify="right")
         for row in rows:
+            if not row.seconds:
+                table.add_row(row.daemon, "none")
+                continue
             table.add_row(
                 row.daemon,
                 f"{row.seconds:.3f}",

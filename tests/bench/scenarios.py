@@ -14,11 +14,12 @@ from functools import lru_cache
 
 from tests.bench import process_stats
 from tests.bench.bench_peer import BenchPeer, BenchPeerError
-from tests.bench.daemons import Daemon, DaemonError, PeerSpec, Running, Topology, running
+from tests.bench.daemons import Daemon, Running, running
 from tests.bench.fib_watch import DAEMON_ADDRESS, PEER_ADDRESS, FibWatch, entered, two_namespaces
 from tests.bench.load import Load
 from tests.bench.table import Table, competing_tables, full_table
 from tests.bench.tally import Expectation, Tally
+from tests.bench.topology import DaemonError, PeerSpec, Topology
 
 SPEAKER = "127.9.0.1"
 NEXT_HOPS = ("198.18.1.1", "198.18.1.2")  # not the senders' own: some daemons take no loopback address
@@ -270,7 +271,7 @@ def keepalives_under_load(daemon: Daemon, settings: Settings) -> Result:
     return result
 
 
-SCENARIOS: dict[str, Callable[[Daemon, Settings], Result]] = {
+SPEAKER_SCENARIOS: dict[str, Callable[[Daemon, Settings], Result]] = {
     "a": full_table_one_peer,
     "b": full_table_two_peers,
     "c": kernel_routes,

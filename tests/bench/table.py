@@ -30,16 +30,21 @@ class AttributeSet:
     communities: tuple[int, ...]
     large_communities: tuple[tuple[int, int, int], ...]
 
-    def encode(self, next_hop: bytes) -> bytes:
-        """The path attribute block of an UPDATE on a 4-octet AS session (RFC 4271 §4.3, RFC 6793)."""
+    def encode(self, next_hop: bytes, local_pref: int | None = None) -> bytes:
+        """The path attribute block of an UPDATE on a 4-octet AS session (RFC 4271 §4.3, RFC 6793).
+
+        An IPv6 `next_hop` is left out: it belongs to MP_REACH_NLRI, which `announcement` adds.
+        """
         path = b"".join(asn.to_bytes(4, "big") for asn in self.as_path)
-        parts = [
-            bytes([0x40, 1, 1, self.origin]),
-            bytes([0x40, 2, 2 + len(path), 2, len(self.as_path)]) + path,
-            b"\x40\x03\x04" + next_hop,
-        ]
+        if path:
+            path = bytes([2, len(self.as_path)]) + path
+        parts = [bytes([0x40, 1, 1, self.origin]), bytes([0x40, 2, len(path)]) + path]
+        if len(next_hop) == 4:
+            parts.append(b"\x40\x03\x04" + next_hop)
         if self.med is not None:
             parts.append(b"\x80\x04\x04" + self.med.to_bytes(4, "big"))
+        if local_pref is not None:
+            parts.append(b"\x40\x05\x04" + local_pref.to_bytes(4, "big"))
         if self.communities:
             parts.append(bytes([0xC0, 8, 4 * len(self.communities)]))
             parts += [community.to_bytes(4, "big") for community in self.communities]
@@ -70,16 +75,18 @@ class Table:
         prefixes = [prefix for group in self.groups for prefix in group]
         parts = []
         for start in range(0, len(prefixes), 800):
-            run = b"".join(prefixes[start : start + 800])
-            parts.append(_message(2, len(run).to_bytes(2, "big") + run + b"\0\0"))
+            parts.append(withdrawal(prefixes[start : start + 800]))
         return b"".join(parts)
 
 
-def make_prefixes(count: int, seed: int = 1) -> list[Nlri]:
-    """`count` distinct IPv4 prefixes in random order, public-looking unicast space only."""
+def make_prefixes(count: int, seed: int = 1, family: str = "ipv4") -> list[Nlri]:
+    """`count` distinct prefixes in random order, public-looking unicast space only. IPv6: all /48."""
     rng = random.Random(seed)
     seen: set[Nlri] = set()
     while len(seen) < count:
+        if family == "ipv6":
+            seen.add(b"\x30" + (0x2000 << 32 | rng.getrandbits(45)).to_bytes(6, "big"))
+            continue
         address = rng.getrandbits(32)
         first = address >> 24
         if first >= 224 or first in EXCLUDED_FIRST_OCTETS:
@@ -113,13 +120,32 @@ def make_attribute_sets(count: int, first_asn: int, path_lengths: list[int], see
     return list(sets.values())
 
 
-def make_table(groups: list[list[Nlri]], sets: list[AttributeSet], next_hop: bytes) -> Table:
+def announcement(block: bytes, prefixes: list[Nlri], next_hop: bytes) -> bytes:
+    """One UPDATE. With an IPv6 `next_hop` the prefixes go into MP_REACH_NLRI, which stands first (RFC 7606 §5.1)."""
+    run = b"".join(prefixes)
+    if len(next_hop) == 4:
+        return _message(2, b"\0\0" + len(block).to_bytes(2, "big") + block + run)
+    reach = b"\0\2\1\x10" + next_hop + b"\0" + run
+    block = b"\x90\x0e" + len(reach).to_bytes(2, "big") + reach + block
+    return _message(2, b"\0\0" + len(block).to_bytes(2, "big") + block)
+
+
+def withdrawal(prefixes: list[Nlri], family: str = "ipv4") -> bytes:
+    """One UPDATE that takes the prefixes back."""
+    run = b"".join(prefixes)
+    if family == "ipv4":
+        return _message(2, len(run).to_bytes(2, "big") + run + b"\0\0")
+    unreach = b"\0\2\1" + run
+    block = b"\x90\x0f" + len(unreach).to_bytes(2, "big") + unreach
+    return _message(2, b"\0\0" + len(block).to_bytes(2, "big") + block)
+
+
+def make_table(
+    groups: list[list[Nlri]], sets: list[AttributeSet], next_hop: bytes, local_pref: int | None = None
+) -> Table:
     """One UPDATE per group. A group must fit into 4,096 octets."""
-    blocks = [attribute_set.encode(next_hop) for attribute_set in sets]
-    updates = [
-        _message(2, b"\0\0" + len(block).to_bytes(2, "big") + block + b"".join(group))
-        for group, block in zip(groups, blocks, strict=True)
-    ]
+    blocks = [attribute_set.encode(next_hop, local_pref) for attribute_set in sets]
+    updates = [announcement(block, group, next_hop) for group, block in zip(groups, blocks, strict=True)]
     return Table(groups, blocks, updates)
 
 
@@ -130,18 +156,27 @@ def full_table(
     next_hop: bytes,
     seed: int = 1,
     path_lengths: list[int] | None = None,
+    local_pref: int | None = None,
 ) -> Table:
-    """`prefix_count` prefixes spread evenly over `set_count` attribute sets with AS paths of 3 to 6."""
-    prefixes = make_prefixes(prefix_count, seed)
+    """`prefix_count` prefixes spread evenly over `set_count` attribute sets with AS paths of 3 to 6.
+
+    The next hop decides the family; with a LOCAL_PREF it is what an internal peer sends.
+    """
+    prefixes = make_prefixes(prefix_count, seed, "ipv4" if len(next_hop) == 4 else "ipv6")
     if path_lengths is None:
         rng = random.Random(seed + 100)
         path_lengths = [rng.randint(3, 6) for _ in range(set_count)]
     groups = [prefixes[i::set_count] for i in range(set_count)]
-    return make_table(groups, make_attribute_sets(set_count, first_asn, path_lengths, seed + 200), next_hop)
+    sets = make_attribute_sets(set_count, first_asn, path_lengths, seed + 200)
+    return make_table(groups, sets, next_hop, local_pref)
 
 
 def competing_tables(
-    prefix_count: int, set_count: int, peers: list[tuple[int, bytes]], seed: int = 1
+    prefix_count: int,
+    set_count: int,
+    peers: list[tuple[int, bytes]],
+    seed: int = 1,
+    local_pref: int | None = None,
 ) -> tuple[list[Table], list[int]]:
     """The same prefixes from several peers, given as (AS number, next hop); the best of group i is peer `best[i]`.
 
@@ -153,18 +188,15 @@ def competing_tables(
     tables = []
     for number, (asn, next_hop) in enumerate(peers):
         lengths = [bits + (best[i] != number) for i, bits in enumerate(shortest)]
-        table = full_table(prefix_count, set_count, asn, next_hop, seed, lengths)
+        table = full_table(prefix_count, set_count, asn, next_hop, seed, lengths, local_pref)
         order = list(range(set_count))
         random.Random(seed + number).shuffle(order)
         tables.append(Table(table.groups, table.blocks, [table.updates[i] for i in order]))
     return tables, best
 
 
-def identity_of(block: bytes) -> tuple[Identity, dict[int, bytes]]:
-    """A received attribute block → what must have survived unaltered, and the other attributes by code.
-
-    Independent of attribute order and of the extended-length flag. Raises IndexError or KeyError for rubbish.
-    """
+def attribute_values(block: bytes) -> dict[int, bytes]:
+    """Attribute values by type code, in wire order. Raises IndexError for rubbish."""
     values: dict[int, bytes] = {}
     at = 0
     while at < len(block):
@@ -176,9 +208,19 @@ def identity_of(block: bytes) -> tuple[Identity, dict[int, bytes]]:
             end = start + block[at + 2]
         values[block[at + 1]] = block[start:end]
         at = end
+    return values
+
+
+def identity_of(block: bytes) -> tuple[Identity, dict[int, bytes]]:
+    """A received attribute block → what must have survived unaltered, and the other attributes by code.
+
+    Independent of attribute order and of the extended-length flag. Raises IndexError or KeyError for rubbish.
+    """
+    values = attribute_values(block)
     communities = _sorted(values.pop(8, b""), 4)
     large_communities = _sorted(values.pop(32, b""), 12)
-    identity = b"|".join((values.pop(1), values.pop(2), values.pop(4, b"none"), communities, large_communities))
+    med = values.pop(4, bytes(4))  # none is the lowest (RFC 4271 §9.1.2.2 c), and FRR writes it so
+    identity = b"|".join((values.pop(1), values.pop(2), med, communities, large_communities))
     return identity, values
 
 
