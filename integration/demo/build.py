@@ -47,7 +47,8 @@ def build(plan: Plan, run: Run) -> None:
     fabric.run(_make_switch)
     for router in plan.routers:
         home = run.add(router.name)
-        home.run(lambda: write_settings(ALL_SETTINGS | ROUTER_SETTINGS))
+        settings = ALL_SETTINGS if router.is_reflector else ALL_SETTINGS | ROUTER_SETTINGS
+        home.run(lambda: write_settings(settings))  # noqa: B023 - called within the loop
         _plug_in(router, home, fabric)
         for workload in router.workloads:
             add_workload(router, workload, run)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from bgp.families import IPNetwork
-from integration.demo.kernel_view import DeletionWatch, bgp_routes
-from integration.demo.plan import Router, Workload
-from integration.demo.probe import Pair, Stream
+from integration.demo.kernel_view import DeletionWatch, KernelRoute, bgp_routes
+from integration.demo.plan import Plan, Router, Workload
+from integration.demo.probe import Losses, Pair, Stream
 from integration.demo.routers import wait_until
 from integration.demo.world import World
 
@@ -18,6 +19,7 @@ SESSIONS_TIMEOUT_S = 40.0
 ROUTES_TIMEOUT_S = 20.0
 PACKETS_TIMEOUT_S = 10.0
 DOWN_S = 1.0  # how long a killed speaker stays dead
+PACKETS_PER_S = 800
 
 
 class Failed(Exception):
@@ -54,7 +56,8 @@ def build_it(world: World) -> tuple[str, dict[str, Any]]:
 def start_speakers(world: World) -> tuple[str, dict[str, Any]]:
     world.start()
     kinds = {router.name: router.kind for router in world.plan.routers}
-    return ", ".join(f"{name} {kind}" for name, kind in kinds.items()), {"speakers": kinds}
+    words = [f"{r.name} {r.kind}{' reflector' if r.is_reflector else ''}" for r in world.plan.routers]
+    return ", ".join(words), {"speakers": kinds}
 
 
 def sessions_established(world: World, timeout_s: float = SESSIONS_TIMEOUT_S) -> tuple[str, dict[str, Any]]:
@@ -129,22 +132,13 @@ def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
     """
     victim, other = world.plan.nodes[0], world.plan.nodes[1]
     gone = (victim.workloads[1], other.workloads[1])
-    watches = {r.name: DeletionWatch(world.run.namespaces[r.name]) for r in world.plan.routers}
-    stream = Stream(world.prober, _paths_through(world, victim, other))
-    stream.start()
-    try:
+    with Losing(world, _paths_through(world, victim, other)) as losing:
         before = set(bgp_routes(world.run.namespaces[victim.name]))
         _kill_and_change(world, victim, gone)
         stood = len(before & set(bgp_routes(world.run.namespaces[victim.name])))
         stale = sum(len(state.stale) for state in world.kernels().values())
         up_s, converged_s = _restart(world, victim)
-    finally:
-        losses = stream.stop()
-        deleted = {name: watch.deleted() for name, watch in watches.items()}
-        for watch in watches.values():
-            watch.close()
-    wanted_gone = {prefix for workload in gone for prefix in workload.prefixes}
-    lost = [f"{r.prefix} from {at}" for at, routes in deleted.items() for r in routes if r.prefix not in wanted_gone]
+    losses, lost = losing.packets, losing.routes_but(gone)
     if stood < len(before) or lost or losses.lost:
         raise Failed(
             f"{stood} of {len(before)} routes stood while it was dead; taken out at the restart: "
@@ -171,11 +165,89 @@ def killed_speaker_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
     return text, figures
 
 
+def killed_reflector_loses_nothing(world: World) -> tuple[str, dict[str, Any]]:
+    """kill -9 of a reflector under traffic, and its restart: no kernel loses a route.
+
+    Where there is another reflector, a workload returns meanwhile, and everybody hears of it.
+    """
+    victim, returning = world.plan.reflectors[0], world.plan.nodes[0].workloads[1]
+    others = [router.name for router in world.plan.reflectors[1:]]
+    back_s = 0.0
+    if others:
+        world.take_away(returning)
+        _wait_for_kernels(world, f"{returning.name} went away")
+    count = sum(state.right for state in world.kernels().values())
+    with Losing(world, _paths_around(world)) as losing:
+        world.daemons[victim.name].kill()
+        _wait_until_noticed(world, victim)
+        time.sleep(DOWN_S)
+        if others:
+            world.put_back(returning, is_probed=False)
+            began = time.monotonic()
+            _wait_for_kernels(world, f"{returning.name} came back while {victim.name} was dead")
+            back_s = time.monotonic() - began
+        up_s, converged_s = _restart(world, victim)
+    world.probe(returning)
+    losses, lost = losing.packets, losing.routes_but(())
+    if lost or losses.lost:
+        raise Failed(
+            f"routes taken out: {', '.join(lost) or 'none'}; "
+            f"{losses.lost} of {losses.sent} packets lost {losses.per_pair or ''}"
+        )
+    figures = {
+        "packets_sent": losses.sent,
+        "packets_lost": losses.lost,
+        "longest_gap_ms": round(losses.longest_gap_s * 1000, 1),
+        "routes_lost": len(lost),
+        "announced_meanwhile_s": round(back_s, 3),
+        "sessions_back_s": round(up_s, 2),
+        "converged_s": round(converged_s, 2),
+    }
+    text = f"{losses.sent} packets sent meanwhile, 0 lost; 0 of {count} routes lost in all kernels; "
+    if others:
+        text += f"{returning.name} announced by {', '.join(others)} meanwhile in {back_s * 1000:.0f} ms; "
+    return f"{text}sessions back {up_s:.1f} s and converged {converged_s:.1f} s after the restart", figures
+
+
+class Losing:
+    """Packets along `pairs` while the context lasts, and every route that leaves a kernel meanwhile."""
+
+    def __init__(self, world: World, pairs: list[Pair]) -> None:
+        self.packets = Losses()
+        self._deleted: dict[str, list[KernelRoute]] = {}
+        self._watches = {r.name: DeletionWatch(world.run.namespaces[r.name]) for r in world.plan.routers}
+        self._stream = Stream(world.prober, pairs, interval_s=len(pairs) / PACKETS_PER_S)
+
+    def __enter__(self) -> Losing:
+        self._stream.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.packets = self._stream.stop()
+        for name, watch in self._watches.items():
+            self._deleted[name] = watch.deleted()
+            watch.close()
+
+    def routes_but(self, gone: Iterable[Workload]) -> list[str]:
+        """All that went, without those of workloads that were taken away."""
+        wanted = {prefix for workload in gone for prefix in workload.prefixes}
+        return [
+            f"{r.prefix} from {at}" for at, routes in self._deleted.items() for r in routes if r.prefix not in wanted
+        ]
+
+
+def _wait_until_noticed(world: World, victim: Router) -> None:
+    def all_noticed() -> bool:
+        names = [peer.name for peer in world.plan.peers_of(victim)]
+        return all(world.daemons[name].sessions().get(victim.name) != "Established" for name in names)
+
+    wait_until(all_noticed, 5)
+
+
 def _kill_and_change(world: World, victim: Router, gone: tuple[Workload, Workload]) -> None:
     """Returns when the others have noticed both the death and what changed since, and DOWN_S later."""
     world.daemons[victim.name].kill()
-    other = world.home_of(gone[1])
-    wait_until(lambda: world.daemons[other.name].sessions().get(victim.name) != "Established", 5)
+    _wait_until_noticed(world, victim)
     for workload in gone:
         world.take_away(workload)
     third = world.plan.nodes[-1] if len(world.plan.nodes) > 2 else world.plan.tor
@@ -202,17 +274,28 @@ def stops_cleanly(world: World) -> tuple[str, dict[str, Any]]:
     return "SIGTERM, exit code 0 from all", {}
 
 
-STEPS: list[tuple[str, Check]] = [
+FIRST_STEPS: list[tuple[str, Check]] = [
     ("build nodes, ToR and workloads", build_it),
     ("start a speaker on each", start_speakers),
     ("BGP sessions", sessions_established),
     ("routes in each kernel", kernels_programmed),
     ("packets between all workloads", everybody_reaches_everybody),
-    ("a workload goes and returns", withdrawal_spreads),
-    ("kill -9 and restart of node1's speaker", killed_speaker_loses_nothing),
-    ("packets between all workloads, again", everybody_reaches_everybody),
-    ("speakers end when asked", stops_cleanly),
 ]
+
+
+def all_steps(plan: Plan) -> list[tuple[str, Check]]:
+    steps = [
+        *FIRST_STEPS,
+        ("a workload goes and returns", withdrawal_spreads),
+        ("kill -9 and restart of node1's speaker", killed_speaker_loses_nothing),
+    ]
+    if plan.reflectors:
+        steps.append((f"kill -9 and restart of {plan.reflectors[0].name}", killed_reflector_loses_nothing))
+    return [
+        *steps,
+        ("packets between all workloads, again", everybody_reaches_everybody),
+        ("speakers end when asked", stops_cleanly),
+    ]
 
 
 def _paths_through(world: World, victim: Router, other: Router) -> list[Pair]:
@@ -220,6 +303,12 @@ def _paths_through(world: World, victim: Router, other: Router) -> list[Pair]:
     mine, theirs, rack = victim.workloads[0], other.workloads[0], world.plan.tor.workloads[0]
     ends: list[tuple[Workload, Workload]] = [(mine, theirs), (theirs, mine), (mine, rack), (rack, mine)]
     return [(source, to, version) for version in (4, 6) for source, to in ends]
+
+
+def _paths_around(world: World) -> list[Pair]:
+    """From each node's first workload to the next node's, and from the last to the rack and on to the first."""
+    ends = [node.workloads[0] for node in (*world.plan.nodes, world.plan.tor)]
+    return [(source, to, version) for version in (4, 6) for source, to in zip(ends, ends[1:] + ends[:1], strict=True)]
 
 
 def _has_any(world: World, router: Router, workload: Workload) -> bool:

@@ -19,15 +19,14 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
         f'router_id = "{router.ipv4}"',
         f'listen = ["{router.ipv4}", "{router.ipv6}"]',
         f'control = "{folder / router.name}.sock"',
-        "",
-        "[kernel]",
-        "program = true",
     ]
+    if not router.is_reflector:
+        lines += ["", "[kernel]", "program = true"]
     if router.is_tor:
         lines.append("learn = []")
         for prefix in router.aggregates:
             lines += ["", "[[originate]]", f'prefix = "{prefix}"']
-    else:
+    elif not router.is_reflector:
         lines += [
             "learn = [",
             f'  {{ interface = "cali*", protocol = {FELIX_PROTOCOL} }},  # workloads',
@@ -45,6 +44,8 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
             f"hold_time_s = {HOLD_TIME_S}",
             f"connect_retry_s = {CONNECT_RETRY_S}",
         ]
+        if router.is_reflector and not peer.is_reflector:
+            lines.append("client = true")
         if peer.asn != router.asn:  # eBGP gives and takes nothing without a policy (RFC 8212)
             lines += ['import = "accept"', f'export = "{"accept" if router.is_tor else "to_tor"}"']
     return "\n".join(lines) + "\n"
@@ -52,7 +53,7 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
 
 def _policy(router: Router) -> list[str]:
     """A node offers the ToR the others' routes too, as a second best: the path is one AS longer."""
-    if router.is_tor:
+    if router.role != "node":
         return []
     second_best = f'{{ source = ["ibgp"], action = "accept", set = {{ prepend = [{router.asn}] }} }}'
     return ["", "[policy.to_tor]", 'default = "accept"', f"rules = [{second_best}]"]

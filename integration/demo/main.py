@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """Exit code: 0 all is well (or the live view was ended), 1 a check failed or it cannot run, 128+n by signal n."""
     arguments = parse_arguments(argv)
     try:
-        plan = make_plan(arguments.nodes, arguments.tor, arguments.speaker)
+        plan = make_plan(arguments.nodes, arguments.tor, arguments.speaker, arguments.reflectors)
     except ValueError as error:
         return _fail(str(error), code=2)
     if why := why_not_here():
@@ -68,6 +68,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--tor", choices=("catbird", "bird", "frr"), default="catbird", help="what the ToR runs")
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="2 to 16 (default 3)")
+    parser.add_argument(
+        "--reflectors",
+        type=int,
+        default=0,
+        metavar="N",
+        help="0 to 4 (default 0): route reflectors in place of the nodes' full mesh",
+    )
     parser.add_argument("--once", action="store_true", help="check everything, say what and how long, exit 0 or 1")
     parser.add_argument("--keep", action="store_true", help="leave configuration files and logs behind")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="json implies --once")
@@ -111,7 +118,7 @@ class Demo:
         return 0 if all(result.is_ok for result in self.results) else 1
 
     def _check(self, world: World, is_once: bool) -> None:
-        steps = checks.STEPS if is_once else checks.STEPS[:5]
+        steps = checks.all_steps(world.plan) if is_once else checks.FIRST_STEPS
         for name, check in steps:
             result = checks.run_check(name, check, world)
             self._add(result)

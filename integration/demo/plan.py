@@ -11,6 +11,7 @@ from typing import Literal
 from bgp.families import IPAddress, IPNetwork
 
 RouterKind = Literal["catbird", "bird", "frr"]
+Role = Literal["node", "reflector", "tor"]
 
 NODE_ASN = 64512  # Calico's default
 TOR_ASN = 65000
@@ -22,6 +23,7 @@ POOL_IPV4 = ipaddress.IPv4Network("10.1.0.0/16")
 POOL_IPV6 = ipaddress.IPv6Network("fd00:10:1::/64")
 BLOCK_BITS_IPV4, BLOCK_BITS_IPV6 = 26, 122  # Calico's default block sizes
 MAX_NODES = 16
+MAX_REFLECTORS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,10 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """A node or the ToR: an address on the fabric, workloads behind it, prefixes it stands for."""
+    """A node, a reflector or the ToR: an address on the fabric, workloads behind it, prefixes it stands for."""
 
     name: str
+    role: Role
     kind: RouterKind
     asn: int
     ipv4: ipaddress.IPv4Address
@@ -57,7 +60,11 @@ class Router:
 
     @property
     def is_tor(self) -> bool:
-        return self.asn == TOR_ASN
+        return self.role == "tor"
+
+    @property
+    def is_reflector(self) -> bool:
+        return self.role == "reflector"
 
     @property
     def announced(self) -> frozenset[IPNetwork]:
@@ -70,36 +77,57 @@ class Router:
 class Plan:
     nodes: tuple[Router, ...]
     tor: Router
+    reflectors: tuple[Router, ...] = ()
 
     @property
     def routers(self) -> tuple[Router, ...]:
-        return (*self.nodes, self.tor)
+        return (*self.nodes, *self.reflectors, self.tor)
 
     @property
     def workloads(self) -> tuple[Workload, ...]:
         return tuple(workload for router in self.routers for workload in router.workloads)
 
     def sessions(self) -> Iterator[tuple[Router, Router]]:
-        """Every pair that speaks BGP, once: the nodes' full mesh (iBGP) and each node with the ToR (eBGP)."""
-        for index, node in enumerate(self.nodes):
-            for other in (*self.nodes[index + 1 :], self.tor):
-                yield node, other
+        """Every pair that speaks BGP, once."""
+        for index, router in enumerate(self.routers):
+            for other in self.routers[index + 1 :]:
+                if self.is_session(router, other):
+                    yield router, other
+
+    def is_session(self, one: Router, other: Router) -> bool:
+        """The nodes' full mesh, or each with every reflector and these among themselves (iBGP); each with the ToR (eBGP)."""
+        roles = {one.role, other.role}
+        if "tor" in roles:
+            return "node" in roles
+        return one != other and ("reflector" in roles or not self.reflectors)
 
     def peers_of(self, router: Router) -> tuple[Router, ...]:
-        return tuple(other for other in self.routers if other != router)
+        return tuple(other for other in self.routers if self.is_session(router, other))
 
     def expected_in_kernel(
         self, router: Router, without: frozenset[IPNetwork] = frozenset()
     ) -> dict[IPNetwork, Router]:
-        """Prefix → the router it must lead to, for all that `router` learns by BGP; `without` are withdrawn ones."""
-        return {prefix: other for other in self.peers_of(router) for prefix in other.announced if prefix not in without}
+        """Prefix → the router it must lead to, for all that `router` learns by BGP; `without` are withdrawn ones.
+
+        A reflector forwards nothing and leaves its kernel alone.
+        """
+        others = () if router.is_reflector else tuple(other for other in self.routers if other != router)
+        return {prefix: other for other in others for prefix in other.announced if prefix not in without}
 
 
-def make_plan(nodes: int = 3, tor: RouterKind = "catbird", speaker: RouterKind = "catbird") -> Plan:
-    """`nodes` is 2 to 16. Raises ValueError."""
+def make_plan(
+    nodes: int = 3, tor: RouterKind = "catbird", speaker: RouterKind = "catbird", reflectors: int = 0
+) -> Plan:
+    """`nodes` is 2 to 16, `reflectors` 0 to 4; without any the nodes are meshed. Raises ValueError."""
     if not 2 <= nodes <= MAX_NODES:
         raise ValueError(f"--nodes is 2 to {MAX_NODES}")
-    return Plan(nodes=tuple(_node(index, speaker) for index in range(nodes)), tor=_tor(tor))
+    if not 0 <= reflectors <= MAX_REFLECTORS:
+        raise ValueError(f"--reflectors is 0 to {MAX_REFLECTORS}")
+    return Plan(
+        nodes=tuple(_node(index, speaker) for index in range(nodes)),
+        tor=_tor(tor),
+        reflectors=tuple(_reflector(index) for index in range(reflectors)),
+    )
 
 
 def _node(index: int, kind: RouterKind) -> Router:
@@ -117,6 +145,7 @@ def _node(index: int, kind: RouterKind) -> Router:
     )
     return Router(
         name=name,
+        role="node",
         kind=kind,
         asn=NODE_ASN,
         ipv4=FABRIC_IPV4[11 + index],
@@ -126,10 +155,24 @@ def _node(index: int, kind: RouterKind) -> Router:
     )
 
 
+def _reflector(index: int) -> Router:
+    return Router(
+        name=f"rr{index + 1}",
+        role="reflector",
+        kind="catbird",
+        asn=NODE_ASN,
+        ipv4=FABRIC_IPV4[2 + index],
+        ipv6=FABRIC_IPV6[2 + index],
+        workloads=(),
+        aggregates=(),
+    )
+
+
 def _tor(kind: RouterKind) -> Router:
     host = Workload(name="rack", ipv4=RACK_IPV4[10], ipv6=RACK_IPV6[0x10], interface="rack0")
     return Router(
         name="tor",
+        role="tor",
         kind=kind,
         asn=TOR_ASN,
         ipv4=FABRIC_IPV4[1],

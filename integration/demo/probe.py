@@ -118,15 +118,18 @@ class Stream:
         self._unanswered: dict[int, tuple[Pair, float]] = {}
         self._losses = Losses()
         self._answered_at: dict[Pair, float] = {}
-        self._thread = threading.Thread(target=self._work, name="packet stream")
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._send_all, name="packet stream")
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, patience_s: float = 1.0) -> Losses:
-        """End sending, wait `patience_s` for the last replies, and count."""
+        """End sending, wait `patience_s` for the last replies, and count. Raises what ended the sending early."""
         self._stop.set()
         self._thread.join()
+        if self._failure:
+            raise self._failure
         deadline = time.monotonic() + patience_s
         while self._unanswered and (left := deadline - time.monotonic()) > 0:
             self._take(left)
@@ -135,6 +138,12 @@ class Stream:
             name = f"{pair[0].name}→{pair[1].name} IPv{pair[2]}"
             self._losses.per_pair[name] = self._losses.per_pair.get(name, 0) + 1
         return self._losses
+
+    def _send_all(self) -> None:
+        try:
+            self._work()
+        except Exception as failure:
+            self._failure = failure
 
     def _work(self) -> None:
         numbers = itertools.cycle(range(1, 0x10000))

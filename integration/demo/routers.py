@@ -120,7 +120,8 @@ class Catbird(RunningRouter):
     def start(self) -> None:
         path = self.folder / f"{self.router.name}.toml"
         path.write_text(catbird_config(self.plan, self.router, self.folder))
-        self.spawn(sys.executable, "-P", "-m", "integration.catbird", "speaker", "-c", str(path))
+        program = "reflector" if self.router.is_reflector else "speaker"
+        self.spawn(sys.executable, "-P", "-m", "integration.catbird", program, "-c", str(path))
 
     def sessions(self) -> dict[str, str]:
         return {str(peer["name"]): str(peer["state"]) for peer in self.peers()}

@@ -60,7 +60,7 @@ def _sessions_table(
         table.add_column(column)
     table.add_column("kernel routes by BGP")
     for router in world.plan.routers:
-        states = [_state(router, peer, sessions) for peer in world.plan.routers]
+        states = [_state(world, router, peer, sessions) for peer in world.plan.routers]
         kernel = kernels[router.name]
         shown = Text(str(kernel), style="green" if kernel.is_right else "yellow")
         daemon = world.daemons[router.name]
@@ -69,8 +69,8 @@ def _sessions_table(
     return table
 
 
-def _state(router: Router, peer: Router, sessions: Mapping[tuple[str, str], str]) -> Text:
-    if router == peer:
+def _state(world: World, router: Router, peer: Router, sessions: Mapping[tuple[str, str], str]) -> Text:
+    if not world.plan.is_session(router, peer):
         return Text("·", style="dim")
     state = sessions.get((router.name, peer.name), "?")
     return Text(state, style="green" if state == "Established" else "red")
@@ -108,5 +108,7 @@ def _hints(world: World) -> RenderableType:
             f"  catbird show routes {world.plan.tor.aggregates[0]} --why --socket {node.socket_path}",
             f"  kill -9 {node.processes[-1].pid}    and no packet is lost",
         ]
+        if world.plan.reflectors and (pids := world.daemons[world.plan.reflectors[0].name].processes):
+            lines.append(f"  kill -9 {pids[-1].pid}    nor without that reflector")
     lines.append(f"  ip netns exec {world.run.namespaces[first.name].file_name} ping {world.plan.workloads[-1].ipv4}")
     return Text("\n".join(lines), style="dim")

@@ -49,7 +49,7 @@ class World:
         for router in self.plan.routers:
             self._addresses[router.name] = addresses_of(self.run.namespaces[router.name])
         for workload in self.plan.workloads:
-            self.prober.open(workload, self.run.namespaces[workload.name])
+            self.probe(workload)
 
     def start(self) -> None:
         for router in self.plan.routers:
@@ -63,10 +63,15 @@ class World:
         remove_workload(self.home_of(workload), workload, self.run)
         self.absent.add(workload)
 
-    def put_back(self, workload: Workload) -> None:
+    def put_back(self, workload: Workload, *, is_probed: bool = True) -> None:
+        """`is_probed` is False while a Stream uses the prober's sockets: `probe` it later."""
         add_workload(self.home_of(workload), workload, self.run)
-        self.prober.open(workload, self.run.namespaces[workload.name])
         self.absent.discard(workload)
+        if is_probed:
+            self.probe(workload)
+
+    def probe(self, workload: Workload) -> None:
+        self.prober.open(workload, self.run.namespaces[workload.name])
 
     @property
     def present(self) -> list[Workload]:

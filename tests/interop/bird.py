@@ -51,6 +51,10 @@ class Bird(Router):
         if peer.source:
             options.append(f"source address {peer.source};")
         options += peer.more
+        if peer.client:
+            options.append("rr client;")
+            if self.cluster_id:
+                options.append(f"rr cluster id {self.cluster_id};")
         if peer.passive:
             options.append("passive yes;")
         if peer.ttl_security:
@@ -183,5 +187,7 @@ def _seen(prefix: str, attributes: dict[str, str], *, is_stale: bool) -> SeenRou
         extended_communities=tuples("ext_community"),
         med=number("med"),
         local_pref=number("local_pref"),
+        originator_id=attributes.get("originator_id", ""),
+        cluster_list=tuple(attributes.get("cluster_list", "").split()),
         is_stale=is_stale,
     )

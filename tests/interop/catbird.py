@@ -51,6 +51,8 @@ class Catbird(Router):
 
     def configuration(self) -> str:
         text = f'[speaker]\nasn = {self.asn}\nrouter_id = "{self.router_id}"\ncontrol = "{self.control}"\n'
+        if self.cluster_id:
+            text += f'cluster_id = "{self.cluster_id}"\n'
         text += self.speaker_lines + "\n"
         if self.kernel:
             text += f"[kernel]\n{self.kernel}\n"
@@ -87,6 +89,8 @@ class Catbird(Router):
         for name in ("local_asn", "password", "multihop", "shutdown", "source", "interface"):
             if (value := getattr(peer, name)) is not None:
                 keys[name] = value
+        if peer.client:
+            keys["client"] = True
         if peer.ttl_security:
             keys["ttl_security"] = 1
         if peer.max_prefixes is not None:
@@ -185,6 +189,8 @@ def _seen(prefix: str, path: dict[str, Any]) -> SeenRoute:
         extended_communities=frozenset(path["extended_communities"]),
         med=path["med"],
         local_pref=path["local_pref"],
+        originator_id=path["originator_id"] or "",
+        cluster_list=tuple(path["cluster_list"]),
         is_stale=bool(path["stale"]),
     )
 

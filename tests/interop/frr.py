@@ -31,6 +31,8 @@ class Frr(Router):
             " no bgp network import-check",
             " bgp log-neighbor-changes",
         ]
+        if self.cluster_id:
+            lines.append(f" bgp cluster-id {self.cluster_id}")
         if any(peer.graceful_restart for peer in self.peers.values()):
             longest = max(peer.restart_time_s for peer in self.peers.values())
             lines += [" bgp graceful-restart", " bgp graceful-restart preserve-fw-state"]
@@ -52,6 +54,8 @@ class Frr(Router):
             if family not in peer.families:
                 continue
             lines.append(f"  neighbor {peer.address} activate")
+            if peer.client:
+                lines.append(f"  neighbor {peer.address} route-reflector-client")
             if peer.next_hop_self:
                 lines.append(f"  neighbor {peer.address} next-hop-self")
             if peer.max_prefixes is not None:

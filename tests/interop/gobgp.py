@@ -35,6 +35,11 @@ _PEER = """[[neighbors]]
     notification-enabled = {graceful}
 """
 
+_CLIENT = """  [neighbors.route-reflector.config]
+    route-reflector-client = true
+    route-reflector-cluster-id = "{cluster_id}"
+"""
+
 _FAMILY = """  [[neighbors.afi-safis]]
     [neighbors.afi-safis.config]
       afi-safi-name = "{family}-unicast"
@@ -59,7 +64,8 @@ class GoBgp(Router):
 
     def configuration(self) -> str:
         text = f'[global.config]\n  as = {self.asn}\n  router-id = "{self.router_id}"\n'
-        return text + "".join(_peer_text(self.asn, peer) for peer in self.peers.values())
+        cluster_id = self.cluster_id or self.router_id
+        return text + "".join(_peer_text(self.asn, cluster_id, peer) for peer in self.peers.values())
 
     def launch(self, *, recovering: bool) -> None:
         path = self.folder / "gobgp.toml"
@@ -166,11 +172,13 @@ def _seen(prefix: str, path: dict[str, Any]) -> SeenRoute:
         ),
         med=attributes.get(4, {}).get("metric"),
         local_pref=value(5),
+        originator_id=value(9) or "",
+        cluster_list=tuple(value(10) or ()),
         is_stale=bool(path.get("stale")),
     )
 
 
-def _peer_text(asn: int, peer: PeerSpec) -> str:
+def _peer_text(asn: int, cluster_id: str, peer: PeerSpec) -> str:
     def flag(value: object) -> str:
         return "true" if value else "false"
 
@@ -194,6 +202,8 @@ def _peer_text(asn: int, peer: PeerSpec) -> str:
         text = text.replace(
             "    enabled = true\n  [neighbors.ebgp", "    enabled = true\n    ttl-min = 255\n  [neighbors.ebgp"
         )
+    if peer.client:
+        text += _CLIENT.format(cluster_id=cluster_id)
     text += "".join(f"{line}\n" for line in peer.more)
     for family in peer.families:
         text += _FAMILY.format(family=family, graceful=flag(peer.graceful_restart))

@@ -22,7 +22,7 @@ class OpenBgpd(Router):
         lines += ["connect-retry 1"]
         lines += [f"network {route.prefix}{_attributes(self.asn, route)}" for route in self.announcements.values()]
         for peer in self.peers.values():
-            lines += _peer_lines(peer)
+            lines += _peer_lines(peer, self.cluster_id)
         lines += ["allow from any", "allow to any"]
         return "\n".join(lines) + "\n"
 
@@ -121,7 +121,7 @@ def _attributes(asn: int, route: Announcement) -> str:
     return " set { " + " ".join(words) + " }" if words else ""
 
 
-def _peer_lines(peer: PeerSpec) -> list[str]:
+def _peer_lines(peer: PeerSpec, cluster_id: str) -> list[str]:
     lines = [f"remote-as {peer.asn}", f"holdtime {peer.hold_time_s}", "announce refresh yes"]
     if peer.local_asn:
         lines.append(f"local-as {peer.local_asn}")
@@ -141,6 +141,8 @@ def _peer_lines(peer: PeerSpec) -> list[str]:
         lines.append(f"max-prefix {peer.max_prefixes} restart 1")
     if peer.source:
         lines.append(f"local-address {peer.source}")
+    if peer.client:
+        lines.append(f"route-reflector {cluster_id}".rstrip())
     lines += peer.more
     if peer.shutdown:
         lines.append("down")

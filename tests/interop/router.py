@@ -43,6 +43,7 @@ class PeerSpec:
     max_prefixes: int | None = None
     shutdown: str | None = None  # administratively down, with this reason
     next_hop_self: bool = False
+    client: bool = False  # of this router as a route reflector (RFC 4456)
     multihop: int | None = None
     source: str | None = None
     interface: str | None = None  # scope of a link-local address
@@ -84,6 +85,8 @@ class SeenRoute:
     extended_communities: frozenset[str] = frozenset()
     med: int | None = None
     local_pref: int | None = None
+    originator_id: str = ""
+    cluster_list: tuple[str, ...] = ()  # nearest reflector first
     is_stale: bool = False
 
 
@@ -124,6 +127,7 @@ class Router(ABC):
     asn: int
     peers: dict[str, PeerSpec] = field(default_factory=dict)
     announcements: dict[str, Announcement] = field(default_factory=dict)
+    cluster_id: str = ""  # of the clients; empty: the router ID
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="cbi", dir="/tmp")))
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 

@@ -12,14 +12,18 @@ from integration.demo.configs import bird_config, catbird_config, frr_config
 from integration.demo.plan import make_plan
 
 
-def test_catbird_accepts_every_routers_file(tmp_path: Path) -> None:
-    plan = make_plan(nodes=4)
+@pytest.mark.parametrize("reflectors", [0, 2])
+def test_catbird_accepts_every_routers_file(reflectors: int, tmp_path: Path) -> None:
+    plan = make_plan(nodes=4, reflectors=reflectors)
     for router in plan.routers:
         path = tmp_path / f"{router.name}.toml"
         path.write_text(catbird_config(plan, router, tmp_path))
         config = load(str(path))
         assert config.asn == router.asn
         assert {peer.name for peer in config.peers} == {peer.name for peer in plan.peers_of(router)}
+        clients = {peer.name for peer in config.peers if peer.client}
+        assert clients == ({node.name for node in plan.nodes} if router.is_reflector else set())
+        assert (config.kernel is None) == router.is_reflector
         assert {entry.network for entry in config.originate} == (set(router.aggregates) if router.is_tor else set())
 
 

@@ -73,10 +73,34 @@ def test_all_checks_pass_whatever_the_tor_runs(tor: str) -> None:
     assert (killed["packets_lost"], killed["routes_lost"], killed["stale_routes_left"]) == (0, 0, 0)
 
 
-def test_the_live_view_shows_a_killed_speaker_come_back() -> None:
+def test_six_nodes_behind_two_reflectors_lose_nothing_with_one_of_them() -> None:
+    figures = checked("--nodes", "6", "--reflectors", "2")
+    assert figures["BGP sessions"]["sessions"] == 6 * 2 + 1 + 6
+    routes = figures["routes in each kernel"]["routes"]
+    assert routes == {f"node{number}": 32 for number in range(1, 7)} | {"rr1": 0, "rr2": 0, "tor": 36}
+    assert figures["packets between all workloads"]["ipv6_pairs"] == 156
+    for victim in ("node1's speaker", "rr1"):
+        killed = figures[f"kill -9 and restart of {victim}"]
+        assert (killed["packets_lost"], killed["routes_lost"]) == (0, 0)
+
+
+def test_a_single_reflector_comes_back_and_nothing_was_lost() -> None:
+    killed = checked("--nodes", "2", "--reflectors", "1", "--tor", "frr")["kill -9 and restart of rr1"]
+    assert (killed["packets_lost"], killed["routes_lost"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("victim", "hint", "returned"),
+    [
+        ("node1", rb"kill -9 (\d+) +and no", rb"[^\n]*Established[^\n]*Established[^\n]*8 right"),
+        ("rr1", rb"kill -9 (\d+) +nor", rb"[^\n]*Established[^\n]*Established[^\n]*0 right"),
+    ],
+)
+def test_the_live_view_shows_a_killed_speaker_come_back(victim: str, hint: bytes, returned: bytes) -> None:
     screen, terminal = pty.openpty()
+    reflectors = "1" if victim == "rr1" else "0"
     demo = subprocess.Popen(
-        [sys.executable, "-m", "integration.catbird", "demo", "--nodes", "2"],
+        [sys.executable, "-m", "integration.catbird", "demo", "--nodes", "2", "--reflectors", reflectors],
         cwd=PROJECT,
         env=os.environ | {"COLUMNS": "160", "LINES": "50", "TERM": "xterm"},
         stdin=terminal,
@@ -84,11 +108,11 @@ def test_the_live_view_shows_a_killed_speaker_come_back() -> None:
         stderr=terminal,
     )
     os.close(terminal)
-    seen = _read_until(screen, rb"kill -9 (\d+)")
+    seen = _read_until(screen, hint)
     os.kill(int(seen[1]), signal.SIGKILL)
-    _read_until(screen, rb"node1[^\n]* dead ")
-    after = _read_until(screen, rb"kill -9 (\d+)", unlike=seen[1])
-    _read_until(screen, rb"node1[^\n]*" + after[1] + rb"[^\n]*Established[^\n]*Established[^\n]*8 right")
+    _read_until(screen, victim.encode() + rb"[^\n]* dead ")
+    after = _read_until(screen, hint, unlike=seen[1])
+    _read_until(screen, victim.encode() + rb"[^\n]*" + after[1] + returned)
     demo.send_signal(signal.SIGINT)
     _read_until(screen, rb"no namespace, process or file left")
     assert demo.wait(30) == 0

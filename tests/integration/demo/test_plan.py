@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from integration.demo.plan import MAX_NODES, make_plan
+from integration.demo.plan import MAX_NODES, MAX_REFLECTORS, make_plan
 
 
 def test_every_prefix_has_one_router_that_stands_for_it() -> None:
@@ -17,7 +17,7 @@ def test_every_prefix_has_one_router_that_stands_for_it() -> None:
 
 
 def test_blocks_and_addresses_do_not_overlap() -> None:
-    plan = make_plan(nodes=MAX_NODES)
+    plan = make_plan(nodes=MAX_NODES, reflectors=MAX_REFLECTORS)
     for one, other in itertools.combinations((prefix for router in plan.routers for prefix in router.aggregates), 2):
         assert one.version != other.version or not one.overlaps(other)
     addresses = [address for workload in plan.workloads for address in workload.addresses]
@@ -55,6 +55,23 @@ def test_a_withdrawn_prefix_is_expected_nowhere() -> None:
 
 def test_three_nodes_have_three_mesh_sessions_and_one_each_with_the_tor() -> None:
     assert sum(1 for _ in make_plan(nodes=3).sessions()) == 6
+
+
+def test_reflectors_take_the_place_of_the_mesh_and_leave_their_kernels_alone() -> None:
+    meshed, plan = make_plan(nodes=3), make_plan(nodes=3, reflectors=2)
+    assert [peer.name for peer in plan.peers_of(plan.nodes[0])] == ["rr1", "rr2", "tor"]
+    assert [peer.name for peer in plan.peers_of(plan.reflectors[0])] == ["node1", "node2", "node3", "rr2"]
+    assert [peer.name for peer in plan.peers_of(plan.tor)] == ["node1", "node2", "node3"]
+    assert sum(1 for _ in plan.sessions()) == 3 * 2 + 1 + 3
+    assert plan.expected_in_kernel(plan.reflectors[0]) == {}
+    for before, after in zip((*meshed.nodes, meshed.tor), (*plan.nodes, plan.tor), strict=True):
+        assert plan.expected_in_kernel(after) == meshed.expected_in_kernel(before)
+
+
+@pytest.mark.parametrize("reflectors", [-1, MAX_REFLECTORS + 1])
+def test_an_impossible_number_of_reflectors_is_refused(reflectors: int) -> None:
+    with pytest.raises(ValueError, match="0 to 4"):
+        make_plan(reflectors=reflectors)
 
 
 @pytest.mark.parametrize("nodes", [-1, 0, 1, MAX_NODES + 1])
