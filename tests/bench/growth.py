@@ -39,10 +39,11 @@ class CountingWire(Wire):
         self.octets = 0
         self.watched: Any = None
 
-    def send(self, session: Any, buffers: list[bytes | memoryview]) -> None:
+    def send(self, session: Any, buffers: list[bytes | memoryview]) -> int:
         self.octets += sum(map(len, buffers))
         if session is self.watched:
             super().send(session, buffers)
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

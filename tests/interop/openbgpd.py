@@ -104,8 +104,15 @@ def _seen(route: dict[str, Any]) -> SeenRoute:
         large_communities=attribute("large_communities"),
         med=route.get("metric"),
         local_pref=route.get("localpref"),
+        originator_id=_attribute(route, "originator", ""),
+        cluster_list=tuple(_attribute(route, "cluster_list", ())),
         is_stale=bool(route.get("stale")),
     )
+
+
+def _attribute(route: dict[str, Any], name: str, otherwise: Any) -> Any:
+    """Those without a place of their own stand in a list, each under the key that it has."""
+    return next((item[name] for item in route.get("attributes", []) if name in item), otherwise)
 
 
 def _attributes(asn: int, route: Announcement) -> str:

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import pytest
-
-from tests.interop.catbird import Catbird
-from tests.interop.router import Announcement, Router, SeenRoute, until, wait_down, wait_no_routes, wait_routes
-from tests.interop.world import World, peer_of, prefixes, wait_both
+from tests.interop.router import Announcement, Router, SeenRoute, wait_no_routes, wait_routes
+from tests.interop.world import World, peer_of, prefixes
 
 ASN = 65001
 CLUSTER = "10.99.0.1"  # nobody's router ID
