@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from bgp.config import PeerConfig, SpeakerConfig
@@ -49,13 +50,14 @@ class Node:
 
     def dial(self, session: Session, config: PeerConfig) -> None:
         assert config.address is not None
-        self.world.queue.append(lambda: self.world.connect(self, session, config.address.packed))
+        to = config.address.packed
+        self.world.post(session, lambda: self.world.connect(self, session, to))
 
     def send(self, session: Session, buffers: list[bytes | memoryview]) -> int:
         far = self.far_ends.get(session)
         if far is not None:
             data = b"".join(buffers)
-            self.world.queue.append(lambda: far[0].hear(far[1], data))
+            self.world.post(far[1], lambda: far[0].hear(far[1], data))
         return 0
 
     def hear(self, session: Session, data: bytes) -> None:
@@ -65,7 +67,7 @@ class Node:
     def close(self, session: Session, abort: bool) -> None:
         far = self.far_ends.pop(session, None)
         if far is not None:
-            self.world.queue.append(lambda: far[0].lose(far[1]))
+            self.world.post(far[1], lambda: far[0].lose(far[1]))
 
     def lose(self, session: Session) -> None:
         if self.far_ends.pop(session, None) is not None and not self.is_cut:
@@ -98,10 +100,13 @@ class Node:
 
 
 class World:
-    def __init__(self) -> None:
+    """`rng`: who is heard next is drawn by lot, in order on each connection; without it, who spoke first."""
+
+    def __init__(self, rng: random.Random | None = None) -> None:
         self.now = 1000.0
+        self.rng = rng
         self.nodes: dict[Address, Node] = {}
-        self.queue: list[Any] = []
+        self.queue: list[tuple[Session, Callable[[], None]]] = []  # with the session that hears it
 
     def node(self, address: str, text: str, **parts: Any) -> Node:
         node = Node(self, address, config_of(address, text), **parts)
@@ -128,17 +133,32 @@ class World:
 
     def settle(self) -> None:
         """Until nobody has anything more to say."""
-        for _ in range(100_000):
-            if self.queue:
-                self.queue.pop(0)()
-                continue
+        if not self.steps(100_000):
+            raise AssertionError("the speakers never stop talking")
+
+    def steps(self, most: int) -> bool:
+        """So many messages at most. True: nobody has anything more to say."""
+        for _ in range(most):
             waiting = [node for node in self.nodes.values() if node.wants_flush]
-            if not waiting:
-                return
+            if self.rng is not None and waiting and self.rng.random() < 0.2:
+                waiting = [self.rng.choice(waiting)]  # in the midst of others' messages
+            elif self.queue:
+                self.queue.pop(0 if self.rng is None else self._lot(self.rng))[1]()
+                continue
+            elif not waiting:
+                return True
             for node in waiting:
                 node.wants_flush = False
                 node.speaker.flush(self.now)
-        raise AssertionError("the speakers never stop talking")
+        return False
+
+    def _lot(self, rng: random.Random) -> int:
+        """The first of what waits for a session drawn by lot."""
+        drawn, _ = rng.choice(self.queue)
+        return next(at for at, (session, _) in enumerate(self.queue) if session is drawn)
+
+    def post(self, session: Session, what: Callable[[], None]) -> None:
+        self.queue.append((session, what))
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
