@@ -131,6 +131,8 @@ class Speaker:
                 self._forget(neighbour)
         if not self.is_converged and now - self.started_at >= self.config.convergence_timeout_s:
             self._converged("timed out")
+        if len(self._hops) > self._hops_limit:
+            self._forget_hops()
 
     # --- connections (called by bgp/io) -----------------------------------------------------------------------------
 
@@ -451,13 +453,14 @@ class Speaker:
     def _track(self, address: Address) -> HopState:
         state = self._hops.get(address)
         if state is None:
-            if len(self._hops) >= self._hops_limit:
-                self._forget_hops()
             resolution = HERE if self._next_hops is None else self._next_hops.track(address)
             state = self._hops[address] = HopState(address, resolution, is_own=self._is_own(address))
         return state
 
     def _forget_hops(self) -> None:
+        """Between two reads only: what import has made of sets that may come again goes too, for it holds next hops."""
+        for neighbour in self.neighbours.values():
+            neighbour.forget_imported()
         used = moved_hops.hops_in_use(self.neighbours.values(), self.ribs)
         for address in list(self._hops):
             if address not in used:
@@ -495,6 +498,7 @@ class Speaker:
         if self._mark_own():
             for neighbour in self.neighbours.values():
                 if neighbour.adj_rib_in is not None:
+                    neighbour.forget_imported()
                     neighbour.adj_rib_in.again()
             self.transport.flush_soon()
 
