@@ -32,7 +32,13 @@ def judge_again(neighbours: Iterable[Neighbour], ribs: Mapping[Family, LocRib], 
 
 
 def hops_in_use(neighbours: Iterable[Neighbour], ribs: Mapping[Family, LocRib]) -> set[Address]:
-    """The next hops of which every change must be heard."""
+    """The next hops of which every change must be heard; all others may be forgotten then.
+
+    Between two reads only: what import has made of sets that may come again goes, for it holds next hops.
+    """
+    neighbours = list(neighbours)
+    for neighbour in neighbours:
+        neighbour.forget_imported()
     asking = _asking(neighbours)
     used: set[Address] = set()
     for family, rib in ribs.items():

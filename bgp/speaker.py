@@ -86,7 +86,7 @@ class Speaker:
         self.gone: dict[str, Neighbour] = {}  # dynamic ones that have left, the latest last
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
-        self._hops = Hops(next_hops, lambda: moved_hops.hops_in_use(self.neighbours.values(), self.ribs))
+        self._hops = Hops(next_hops)
         self._kernel = Source("kernel", "kernel")
         self._originated = Source("originate", "originate")
         self._kernel_paths: dict[str, Path] = {}
@@ -138,6 +138,8 @@ class Speaker:
                 self._forget(neighbour)
         if not self.is_converged and now - self.started_at >= self.config.convergence_timeout_s:
             self._converged("timed out")
+        if self._hops.are_many:
+            self._hops.forget_all_but(moved_hops.hops_in_use(self.neighbours.values(), self.ribs))
 
     # --- connections (called by bgp/io) -----------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class Speaker:
             own_asns=own_asns,
             allowed_own_asn=config.allowed_own_asn,
             router_id=self.config.router_id.packed,
-            cluster_id=self._cluster_id,
+            cluster_id=views.cluster_id(self),
             own_address=session.local_address,
             track=(lambda hop: self._hops.track(neighbour.scoped(hop))) if config.interface else self._hops.track,
         )
@@ -264,10 +266,6 @@ class Speaker:
         neighbour.owes_end_of_rib = []
         self._send_table(neighbour, negotiated.families, say_end=True)
         self._check_convergence()
-
-    @property
-    def _cluster_id(self) -> bytes:
-        return self.reflection.cluster_id if self.reflection else self.config.router_id.packed
 
     def _sender(self, session: Session) -> Callable[[list[Buffer], int], int]:
         send = self.transport.send
@@ -508,6 +506,7 @@ class Speaker:
         if self._hops.set_local(addresses):
             for neighbour in self.neighbours.values():
                 if neighbour.adj_rib_in is not None:
+                    neighbour.forget_imported()
                     neighbour.adj_rib_in.again()
             self.transport.flush_soon()
 
@@ -630,7 +629,7 @@ class Speaker:
             parser.set_first_asn(self._first_asn(neighbour))
         adj_rib_in.policy = neighbour.import_policy
         adj_rib_in.allowed_own_asn = neighbour.config.allowed_own_asn
-        adj_rib_in.cluster_id = self._cluster_id
+        adj_rib_in.cluster_id = views.cluster_id(self)
         adj_rib_in.again()
         if needs_refresh:
             for family in self.ribs:

@@ -293,3 +293,8 @@ def _classic_next_hop(block: bytes) -> bytes:
     from bgp.wire.attributes import NEXT_HOP, split_block
 
     return next((value for _, code, value in split_block(block) if code == NEXT_HOP), b"")
+
+
+def cluster_id(speaker: Speaker) -> bytes:
+    """Whose presence in a CLUSTER_LIST is a loop."""
+    return speaker.reflection.cluster_id if speaker.reflection else speaker.config.router_id.packed

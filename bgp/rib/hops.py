@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from bgp.families import Address
 from bgp.ports import NextHopTracker
@@ -13,11 +13,10 @@ _KEPT = 4096
 
 
 class Hops:
-    """`in_use`: the addresses that must be kept; asked when there are many. Without a `tracker` all are reachable."""
+    """Without a `tracker` all are reachable."""
 
-    def __init__(self, tracker: NextHopTracker | None, in_use: Callable[[], set[Address]]) -> None:
+    def __init__(self, tracker: NextHopTracker | None) -> None:
         self._tracker = tracker
-        self._in_use = in_use
         self._states: dict[Address, HopState] = {}
         self._limit = _KEPT
         self._local: frozenset[Address] = frozenset()
@@ -26,8 +25,6 @@ class Hops:
     def track(self, address: Address) -> HopState:
         state = self._states.get(address)
         if state is None:
-            if len(self._states) >= self._limit:
-                self._forget_unused()
             resolution = HERE if self._tracker is None else self._tracker.track(address)
             state = self._states[address] = HopState(address, resolution, is_own=self._is_own(address))
         return state
@@ -51,8 +48,12 @@ class Hops:
         if had is not (address in self._sessions):
             self._mark_own()
 
-    def _forget_unused(self) -> None:
-        used = self._in_use()
+    @property
+    def are_many(self) -> bool:
+        return len(self._states) >= self._limit
+
+    def forget_all_but(self, used: set[Address]) -> None:
+        """Nothing may hold the others any more."""
         for address in list(self._states):
             if address not in used:
                 del self._states[address]

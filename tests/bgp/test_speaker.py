@@ -385,6 +385,7 @@ def test_a_refused_route_keeps_its_next_hop_followed(world: World, monkeypatch: 
     move(b, "eth1")
     monkeypatch.setattr(b.speaker._hops, "_limit", 0)
     b.speaker._hops.track(b"\x0a\0\0\x63")
+    b.speaker.handle_timer(world.now)
     move(b, "eth0")
     assert set(b.routes()) == {"10.1.0.0/26", "10.1.1.0/26"}
 
@@ -484,3 +485,42 @@ def test_stopping_says_cease_and_leaves_the_routes_with_who_can_keep_them(world:
     world.settle()
     assert b.routes()["10.1.0.0/26"]["stale"]
     assert "upgrade" in b.speaker.peers_view(world.now)[0]["last_error"]
+
+
+def test_a_route_that_comes_back_follows_its_next_hop_though_that_was_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attributes were kept, and with them what import had made of them."""
+    kernel = Kernel()
+    with_route = speaker(64512, "10.0.0.1") + originate("10.1.0.0/26") + peer(2, asn=64513, **EBGP)
+    without = speaker(64512, "10.0.0.1") + peer(2, asn=64513, **EBGP)
+    a = world.node("10.0.0.1", with_route)
+    b = world.node("10.0.0.2", speaker(64513, "10.0.0.2") + KERNEL + peer(1, **EBGP), fib=kernel, next_hops=kernel)
+    world.start()
+    a.speaker.reconfigure(config_of("10.0.0.1", without), world.now)
+    world.settle()
+    monkeypatch.setattr(b.speaker._hops, "_limit", 0)
+    b.speaker._hops.track(b"\x0a\0\0\x63")
+    b.speaker.handle_timer(world.now)
+    a.speaker.reconfigure(config_of("10.0.0.1", with_route), world.now)
+    world.settle()
+    b.speaker.next_hops_changed({b"\x0a\0\0\1": Resolution(reachable=False)})
+    world.settle()
+    assert b.routes("all")["10.1.0.0/26"]["state"] == "unreachable"
+    assert PREFIX not in kernel.routes
+
+
+def test_a_route_that_comes_back_is_taken_once_its_next_hop_is_no_address_of_ours(world: World) -> None:
+    with_route = speaker(64512, "10.0.0.1") + originate("10.1.0.0/26") + peer(2, asn=64513, **EBGP)
+    without = speaker(64512, "10.0.0.1") + peer(2, asn=64513, **EBGP)
+    a = world.node("10.0.0.1", with_route)
+    b = world.node("10.0.0.2", speaker(64513, "10.0.0.2") + peer(1, **EBGP))
+    b.speaker.local_addresses_changed(frozenset({b"\x0a\0\0\1"}))
+    world.start()
+    assert b.routes() == {}
+    a.speaker.reconfigure(config_of("10.0.0.1", without), world.now)
+    world.settle()
+    b.speaker.local_addresses_changed(frozenset())
+    a.speaker.reconfigure(config_of("10.0.0.1", with_route), world.now)
+    world.settle()
+    assert set(b.routes()) == {"10.1.0.0/26"}
