@@ -201,6 +201,8 @@ def _seen(prefix: str, path: dict[str, Any]) -> SeenRoute:
         extended_communities=frozenset(path.get("extendedCommunity", {}).get("string", "").lower().split()),
         med=path.get("metric"),
         local_pref=path.get("locPrf"),
+        originator_id=path.get("originatorId", ""),
+        cluster_list=tuple(path.get("clusterList", {}).get("list", [])),
         is_stale=bool(path.get("stale")),
     )
 
