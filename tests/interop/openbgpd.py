@@ -88,24 +88,25 @@ class OpenBgpd(Router):
 
 
 def _seen(route: dict[str, Any]) -> SeenRoute:
-    def attribute(kind: str) -> frozenset[str]:
+    def communities(kind: str) -> frozenset[str]:
         return frozenset(
             word
             for found in re.findall(rf'"{kind}": \[([^\]]*)\]', json.dumps(route))
             for word in re.findall(r'"([^"]+)"', found)
         )
 
+    more = {name: value for attribute in route.get("attributes", []) for name, value in attribute.items()}
     return SeenRoute(
         prefix=route["prefix"],
         as_path=tuple(int(word) for word in str(route.get("aspath", "")).split() if word.isdigit()),
         next_hop=str(route.get("exit_nexthop", "")),
         origin=str(route.get("origin", "")).lower(),
-        communities=attribute("communities"),
-        large_communities=attribute("large_communities"),
+        communities=communities("communities"),
+        large_communities=communities("large_communities"),
         med=route.get("metric"),
         local_pref=route.get("localpref"),
-        originator_id=_attribute(route, "originator", ""),
-        cluster_list=tuple(_attribute(route, "cluster_list", ())),
+        originator_id=more.get("originator", ""),
+        cluster_list=tuple(more.get("cluster_list", ())),
         is_stale=bool(route.get("stale")),
     )
 

@@ -155,3 +155,21 @@ def test_who_comes_later_hears_all_and_who_goes_is_forgotten_by_all() -> None:
     world.run(1.0)
     for node in (*nodes, reflector):
         assert set(node.routes()) == {route(1), route(2)}
+
+
+@pytest.mark.xfail(
+    reason="step 4f does not ask whether a path is stale: the lower ORIGINATOR_ID wins for restart_time_s"
+)
+def test_what_moved_while_a_reflector_was_dead_is_followed_by_the_other() -> None:
+    """The dead one's path is stale and leads to node 1, the survivor's is fresh and leads to node 3."""
+    world = World()
+    nodes = spokes(world, 1, 2, 3, hubs=(8, 9))
+    pair = [hub(world, address, clients=(1, 2, 3)) for address in ("10.0.0.8", "10.0.0.9")]
+    world.start()
+    pair[0].kill()
+    world.run(1.0)
+    peers = peer(8) + peer(9)
+    nodes[0].speaker.reconfigure(config_of("10.0.0.1", peers), world.now)
+    nodes[2].speaker.reconfigure(config_of("10.0.0.3", originate(route(3), route(1)) + peers), world.now)
+    world.run(5.0)
+    assert nodes[1].routes()[route(1)]["next_hop"] == "10.0.0.3"
