@@ -111,11 +111,6 @@ def _seen(route: dict[str, Any]) -> SeenRoute:
     )
 
 
-def _attribute(route: dict[str, Any], name: str, otherwise: Any) -> Any:
-    """Those without a place of their own stand in a list, each under the key that it has."""
-    return next((item[name] for item in route.get("attributes", []) if name in item), otherwise)
-
-
 def _attributes(asn: int, route: Announcement) -> str:
     words = [f"community {text}" for text in route.communities]
     words += [f"large-community {text}" for text in route.large_communities]
