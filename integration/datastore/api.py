@@ -28,7 +28,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All entries of a kind at one moment, ordered by key; a watch from `revision` misses nothing that came after.
+    """All entries of a kind at one moment, ordered by namespace and name; a watch from `revision` misses nothing that came after.
 
     `unreadable`: what lies there and could not be understood; it is in no entry.
     """
