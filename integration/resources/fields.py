@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from integration.resources.rules import Checked, Length, OneOf, Pattern, Range
+from integration.resources.selector import parse as parse_selector
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -130,5 +131,6 @@ CommunityText = Annotated[
 InterfaceGlob = Annotated[str, Pattern(r"[a-zA-Z0-9_.*-]{1,15}", "1 to 15 letters, digits, '_', '.', '-' and '*'")]
 Port = Annotated[int, Range(1, 65535)]
 RoutePriority = Annotated[int | None, Range(1, MAX_ROUTE_PRIORITY)]
-SelectorText = Annotated[str, Length(1024)]
+PlainSelector = Annotated[str, Checked(parse_selector, "a selector such as role == 'db' && has(rack)")]
+SelectorText = Annotated[PlainSelector, Length(1024)]
 EnabledOrDisabled = Annotated[str, OneOf("Enabled", "Disabled")]
