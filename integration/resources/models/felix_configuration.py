@@ -29,7 +29,7 @@ from integration.resources.rules import Default, Items, OneOf, Pattern, Range, R
 
 Whole = Annotated[int | None, Range(0)]
 PortOrZero = Annotated[int | None, Range(0, 65535)]
-KeyValues = Annotated[str, Pattern(r"\s*([\w-]+=[^,=]*(,|$)\s*)*", "comma-separated NAME=VALUE pairs")]
+KeyValues = Annotated[str, Pattern(r"\s*([\w-]+=[^,]*(,\s*|$))*", "comma-separated NAME=VALUE pairs")]
 TimerText = Annotated[str, Pattern(r"([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto", "Auto, or a duration such as 90s")]
 
 
