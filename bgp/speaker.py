@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from bgp import moved_hops, views
+from bgp.agenda import Agenda
 from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
 from bgp.neighbour import Neighbour
@@ -94,6 +95,8 @@ class Speaker:
         self._may_send_end_of_rib = False
         self.is_converged = False
         self._is_convergence_due = False
+        self._agenda = Agenda()
+        self._departed: set[Source] = set()  # gone in this turn; their paths go all at once
         self._advancing: set[Neighbour] = set()  # members that lack something and can be sent more
         for peer in config.peers:
             if peer.range is None:
@@ -123,11 +126,11 @@ class Speaker:
     def handle_timer(self, now: float) -> None:
         """Call at least every quarter of a second."""
         self._now = now
-        for neighbour in list(self.neighbours.values()):
-            at = neighbour.peer.next_timer_at()
-            if at is not None and at <= now:
-                neighbour.peer.handle_timer(now)
-                self._carry_out(neighbour)
+        for neighbour in self._agenda.due(now):
+            if neighbour.is_gone:
+                continue
+            neighbour.peer.handle_timer(now)
+            self._carry_out(neighbour)
             if neighbour.stale_until <= now:
                 self._sweep(neighbour, FAMILIES, "restart time is over")
             if neighbour.awaited_until <= now:
@@ -233,9 +236,12 @@ class Speaker:
                 self._send_table(neighbour, (output.family,), say_end=False)
             elif isinstance(output, Told):
                 self._events.event(output.name, **output.fields)
+        self._agenda.note(neighbour)
 
     def _peer_up(self, neighbour: Neighbour, session: Session, negotiated: Negotiated) -> None:
         source, config = neighbour.source, neighbour.config
+        if source in self._departed:
+            self._remove_departed()
         source.router_id = negotiated.peer_router_id
         source.address = session.remote_address
         addresses = self.transport.own_addresses(session)
@@ -331,14 +337,20 @@ class Speaker:
             self._events.event("stale_routes_kept", peer=neighbour.name, routes=kept, for_s=restart.time_s)
         else:
             neighbour.stale_until = math.inf
-            for family in FAMILIES:
-                if source.accepted[family]:
-                    self.ribs[family].remove_where(lambda path: path.source is source)
+            source.epoch += 1
+            self._departed.add(source)
         for family in FAMILIES:
             source.rejected[family].clear()
         neighbour.awaited.clear()
         neighbour.awaited_until = math.inf
         self.transport.flush_soon()
+
+    def _remove_departed(self) -> None:
+        """One walk over the tables, however many left in this turn: a rack, or all peers at our own end."""
+        departed, self._departed = self._departed, set()
+        for family, rib in self.ribs.items():
+            if any(source.accepted[family] for source in departed):
+                rib.remove_where(lambda path: path.source in departed and path.epoch != path.source.epoch)
 
     # --- End-of-RIB, stale routes, convergence ----------------------------------------------------------------------
 
@@ -409,6 +421,8 @@ class Speaker:
     def flush(self, now: float) -> None:
         """Tell peers and kernel what has changed since the last flush."""
         self._now = now
+        if self._departed:
+            self._remove_departed()
         for family, rib in self.ribs.items():
             log = rib.take_log()
             if log:
@@ -438,7 +452,7 @@ class Speaker:
         if member.is_blocked and len(member.transfers) > _TABLES_WAITING:
             return  # it asks again and again, and reads nothing
         for family in families:
-            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source))
+            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source, is_first=say_end))
             if say_end and self._may_send_end_of_rib:
                 self._transfer(neighbour, [end_of_rib_piece(family)])
             elif say_end:

@@ -67,6 +67,15 @@ class Connection:
         """Returns how many octets wait."""
         if not self.is_open or self._is_closing:
             return 0
+        if not self._queue and len(buffers) == 1:  # the usual case, spelled out: it happens once a member and flush
+            whole = buffers[0]
+            try:
+                sent = self.sock.send(whole)
+            except OSError:
+                sent = 0  # said again by _write, which knows what to do
+            if sent == len(whole):
+                return 0
+            buffers = [memoryview(whole)[sent:]]
         self._queue.extend(buffers)
         self._queued += sum(map(len, buffers))
         if not self._is_writing:

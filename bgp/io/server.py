@@ -19,6 +19,7 @@ from bgp.speaker import Speaker
 _TICK_S = 0.1
 _BACKLOG = 4096
 _ACCEPTS_A_TURN = 256
+_FLUSH_WAITS_S = 0.02  # at most, while more comes in
 
 
 class SpeakerServer:
@@ -32,6 +33,9 @@ class SpeakerServer:
         self._dials: dict[Session, asyncio.Task[None]] = {}
         self._closing: set[Connection] = set()
         self._flush_pending = False
+        self._flushes_asked = self._flushes_seen = 0
+        self._flush_by = 0.0
+        self._flush_took_s = 0.0
         self._all_closed: asyncio.Event | None = None
         self._ticker: asyncio.Task[None] | None = None
         speaker.transport = self
@@ -246,14 +250,30 @@ class SpeakerServer:
         return addresses_beside(session.local_address)
 
     def flush_soon(self) -> None:
+        self._flushes_asked += 1
         if not self._flush_pending:
             self._flush_pending = True
             # After what is readable now: the loop's ready list is a queue.
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._begin_flush)
+
+    def _begin_flush(self) -> None:
+        """Writing to all costs about the same however much there is, so wait while more comes in, no longer than that cost.
+
+        On a quiet line the second look finds nothing new: one empty poll.
+        """
+        self._flush_by = time.monotonic() + min(self._flush_took_s, _FLUSH_WAITS_S)
+        self._flushes_seen = self._flushes_asked
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        now = time.monotonic()
+        if self._flushes_asked != self._flushes_seen and now < self._flush_by:
+            self._flushes_seen = self._flushes_asked
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
         self._flush_pending = False
-        self._speaker.flush(time.monotonic())
+        self._speaker.flush(now)
+        self._flush_took_s = time.monotonic() - now
 
     async def _tick(self) -> None:
         while True:

@@ -77,7 +77,7 @@ def parse_open(body: bytes) -> OpenMessage:
         my_as=int.from_bytes(body[1:3], "big"),
         hold_time_s=int.from_bytes(body[3:5], "big"),
         router_id=body[5:9],
-        capabilities=exabgp_codec.decode_capabilities(split_capabilities(body)),
+        capabilities=exabgp_codec.decode_capabilities(tuple(split_capabilities(body))),
     )
 
 
