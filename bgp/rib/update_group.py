@@ -22,8 +22,8 @@ from bgp.rib.path import Path, PathView, Source, best_of
 from bgp.wire import update
 from bgp.wire.attributes import NEXT_HOP
 
-# What stands before the prefixes in the message's body, and b""; or the attributes and a next hop, for MP_REACH_NLRI.
-Block = tuple[bytes, Address]
+# What stands before the prefixes in the message's body, and b""; or the attributes, and MP_REACH_NLRI up to its prefixes.
+Block = tuple[bytes, bytes]
 _CACHE_LIMIT = 32768
 _CHUNK_OCTETS = 1 << 18
 _Blocks = dict[Path, Block | None]
@@ -149,7 +149,9 @@ class UpdateGroup:
         if not update.fits(family, block, next_hop, rules.max_octets):
             self._too_large(path)
             return None
-        return (block, next_hop) if next_hop else (b"\0\0" + len(block).to_bytes(2, "big") + block, b"")
+        if next_hop:
+            return block, update.reach(family, next_hop)
+        return b"\0\0" + len(block).to_bytes(2, "big") + block, b""
 
     def _may_leave(self, path: Path) -> bool:
         """What no policy can allow: internal to internal, and the well-known communities of RFC 1997."""
@@ -265,20 +267,23 @@ class UpdateGroup:
                 parts = self.parts(family, now, nlris)
             for block, run in parts:
                 if block is not None:
-                    head, next_hop = block
                     if gone:
                         shared.add(self._withdraw(family, gone))
                         gone = []
-                    if owner is None and not next_hop:  # the usual case, spelled out: it happens once an UPDATE
+                    if owner is None or owner is not only:
+                        head, reach = block
                         octets = b"".join(run)
+                        if reach:
+                            head, octets = update.multiprotocol(head, reach, octets)
                         size = update.HEADER_OCTETS + len(head) + len(octets)
-                        if size <= max_octets:
+                        if size <= max_octets:  # nearly always, and once an UPDATE: no call for it
+                            if owner is not None:
+                                shared.skip(owner, size)
                             shared.parts += (headers[size], head, octets)
                             shared.size += size
                             shared.count += 1
-                            continue
-                    if owner is None or owner is not only:
-                        shared.add(self._announce(family, block, run), owner)
+                        else:
+                            shared.add(self._announce(family, block, run), owner)
                     if owner is not None and was is not None and was.source is not owner:
                         shared.add_private(owner, self._withdraw(family, self._told(family, was, run)))
                 elif was is not None:
@@ -304,10 +309,10 @@ class UpdateGroup:
         return told
 
     def _announce(self, family: Family, block: Block, nlris: list[Nlri]) -> list[bytes]:
-        attributes, next_hop = block
-        if not next_hop:
+        attributes, reach = block
+        if not reach:
             attributes = attributes[4:]
-        return list(update.announcements(family, attributes, next_hop, nlris, self.rules.max_octets))
+        return list(update.announcements(family, attributes, reach[4:-1], nlris, self.rules.max_octets))
 
     def _withdraw(self, family: Family, nlris: list[Nlri]) -> list[bytes]:
         return list(update.withdrawals(family, nlris, self.rules.max_octets)) if nlris else []
