@@ -15,6 +15,7 @@ from bgp.io.tcp_options import IP_FREEBIND, addresses_beside, set_md5, set_ttl
 from bgp.reconfigure import Change, pair_peers
 from bgp.session.session import Session
 from bgp.speaker import Speaker
+from bgp.wire.open import prepare
 
 _TICK_S = 0.1
 _BACKLOG = 4096
@@ -33,6 +34,7 @@ class SpeakerServer:
         self._connections: dict[Session, Connection] = {}
         self._dials: dict[Session, asyncio.Task[None]] = {}
         self._closing: set[Connection] = set()
+        self._beside: dict[Address, dict[Family, Address]] = {}
         self._flush_pending = False
         self._flushes_asked = self._flushes_seen = 0
         self._flush_by = 0.0
@@ -41,6 +43,7 @@ class SpeakerServer:
         speaker.transport = self
 
     async def start(self) -> None:
+        prepare()
         self._listen(self._config)
         self._ticker = asyncio.create_task(self._tick())
         self._speaker.start(time.monotonic())
@@ -247,7 +250,10 @@ class SpeakerServer:
             del self._connections[connection.session]
 
     def own_addresses(self, session: Session) -> dict[Family, Address]:
-        return addresses_beside(session.local_address)
+        local = session.local_address
+        if local not in self._beside:  # the system is asked once for all that come up in one tick
+            self._beside[local] = addresses_beside(local)
+        return self._beside[local]
 
     def flush_soon(self) -> None:
         self._flushes_asked += 1
@@ -277,6 +283,7 @@ class SpeakerServer:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._beside.clear()
             self._speaker.handle_timer(time.monotonic())
 
 

@@ -81,6 +81,13 @@ def parse_open(body: bytes) -> OpenMessage:
     )
 
 
+def prepare() -> None:
+    """Import what OPENs need, 60 ms, before anybody waits for an answer."""
+    from bgp.wire import exabgp_codec
+
+    exabgp_codec.prepare()
+
+
 def encode_open(message: OpenMessage) -> bytes:
     """The whole message. Capabilities of more than 254 octets go into extended parameters (RFC 9072)."""
     from bgp.wire import exabgp_codec

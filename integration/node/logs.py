@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 from integration.node.lean import hidden
@@ -200,7 +201,12 @@ class EventLog:
 
 def timestamp(at: float) -> str:
     """Seconds since the epoch → `2031-05-04T10:11:12.123Z`."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}Z"
+    return f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 def _console_renderer(colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
