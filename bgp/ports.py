@@ -88,6 +88,9 @@ class Reflection(Protocol):
     def reflected(self, block: bytes, originator: bytes) -> bytes:
         """An internal peer's attribute block as it goes to another one; `originator`: that peer's BGP identifier."""
 
+    def added(self, originator: bytes) -> bytes:
+        """What `reflected` puts into a block that was not reflected before."""
+
 
 class EventSink(Protocol):
     """Where the engine tells what happened: logs and metrics. Called for sessions and configuration, never per route."""

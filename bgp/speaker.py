@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from bgp import moved_hops, views
+from bgp.agenda import Agenda
 from bgp.config import PeerConfig, SpeakerConfig
-from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
+from bgp.families import FAMILIES, Address, Family, Nlri
 from bgp.neighbour import Neighbour
+from bgp.originated import Originated
 from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Reflection, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
@@ -41,7 +43,13 @@ from bgp.session.peer import Peer
 from bgp.session.session import OnMalformed, Session
 from bgp.session.settings import settings_of
 from bgp.wire import attributes as wire_attributes
-from bgp.wire.notification import CEASE, CONFIGURATION_CHANGE, PEER_DECONFIGURED
+from bgp.wire.notification import (
+    ADMIN_SHUTDOWN,
+    CEASE,
+    CONFIGURATION_CHANGE,
+    PEER_DECONFIGURED,
+    shutdown_communication,
+)
 from bgp.wire.update import UpdateParser
 
 _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
@@ -88,17 +96,18 @@ class Speaker:
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops = Hops(next_hops)
         self._kernel = Source("kernel", "kernel")
-        self._originated = Source("originate", "originate")
+        self._originated = Originated()
         self._kernel_paths: dict[str, Path] = {}
-        self._blackholes: set[tuple[Family, Nlri]] = set()
         self._may_send_end_of_rib = False
         self.is_converged = False
         self._is_convergence_due = False
+        self._agenda = Agenda()
+        self._departed: set[Source] = set()  # gone in this turn; their paths go all at once
         self._advancing: set[Neighbour] = set()  # members that lack something and can be sent more
         for peer in config.peers:
             if peer.range is None:
                 self._add(peer, peer.name)
-        self._originate(config)
+        self._originated.put(config.originate, self.ribs)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -112,8 +121,6 @@ class Speaker:
 
     def stop(self, now: float, reason: str) -> None:
         """Say Cease to all. Not a hard reset: a peer with RFC 8538 keeps our routes while we are replaced."""
-        from bgp.wire.notification import ADMIN_SHUTDOWN, shutdown_communication
-
         self._now = now
         for neighbour in list(self.neighbours.values()):
             data = shutdown_communication(reason)
@@ -123,11 +130,11 @@ class Speaker:
     def handle_timer(self, now: float) -> None:
         """Call at least every quarter of a second."""
         self._now = now
-        for neighbour in list(self.neighbours.values()):
-            at = neighbour.peer.next_timer_at()
-            if at is not None and at <= now:
-                neighbour.peer.handle_timer(now)
-                self._carry_out(neighbour)
+        for neighbour in self._agenda.due(now):
+            if neighbour.is_gone:
+                continue
+            neighbour.peer.handle_timer(now)
+            self._carry_out(neighbour)
             if neighbour.stale_until <= now:
                 self._sweep(neighbour, FAMILIES, "restart time is over")
             if neighbour.awaited_until <= now:
@@ -233,9 +240,12 @@ class Speaker:
                 self._send_table(neighbour, (output.family,), say_end=False)
             elif isinstance(output, Told):
                 self._events.event(output.name, **output.fields)
+        self._agenda.note(neighbour)
 
     def _peer_up(self, neighbour: Neighbour, session: Session, negotiated: Negotiated) -> None:
         source, config = neighbour.source, neighbour.config
+        if source in self._departed:
+            self._remove_departed()
         source.router_id = negotiated.peer_router_id
         source.address = session.remote_address
         addresses = self.transport.own_addresses(session)
@@ -331,14 +341,20 @@ class Speaker:
             self._events.event("stale_routes_kept", peer=neighbour.name, routes=kept, for_s=restart.time_s)
         else:
             neighbour.stale_until = math.inf
-            for family in FAMILIES:
-                if source.accepted[family]:
-                    self.ribs[family].remove_where(lambda path: path.source is source)
+            source.epoch += 1
+            self._departed.add(source)
         for family in FAMILIES:
             source.rejected[family].clear()
         neighbour.awaited.clear()
         neighbour.awaited_until = math.inf
         self.transport.flush_soon()
+
+    def _remove_departed(self) -> None:
+        """One walk over the tables, however many left in this turn: a rack, or all peers at our own end."""
+        departed, self._departed = self._departed, set()
+        for family, rib in self.ribs.items():
+            if any(source.accepted[family] for source in departed):
+                rib.remove_where(lambda path: path.source in departed and path.epoch != path.source.epoch)
 
     # --- End-of-RIB, stale routes, convergence ----------------------------------------------------------------------
 
@@ -409,6 +425,8 @@ class Speaker:
     def flush(self, now: float) -> None:
         """Tell peers and kernel what has changed since the last flush."""
         self._now = now
+        if self._departed:
+            self._remove_departed()
         for family, rib in self.ribs.items():
             log = rib.take_log()
             if log:
@@ -438,7 +456,7 @@ class Speaker:
         if member.is_blocked and len(member.transfers) > _TABLES_WAITING:
             return  # it asks again and again, and reads nothing
         for family in families:
-            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source))
+            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source, is_first=say_end))
             if say_end and self._may_send_end_of_rib:
                 self._transfer(neighbour, [end_of_rib_piece(family)])
             elif say_end:
@@ -462,9 +480,9 @@ class Speaker:
             if key not in known:
                 known[key] = self._fib_route(family, value)
             routes[nlri] = known[key]
-            if (family, nlri) in self._blackholes and known[key] is None and value is not None:
+            if (family, nlri) in self._originated.blackholes and known[key] is None and value is not None:
                 best = best_of(value)
-                if best is not None and best.source is self._originated:
+                if best is not None and best.source is self._originated.source:
                     routes[nlri] = FibRoute(next_hops=())
         return routes
 
@@ -565,7 +583,7 @@ class Speaker:
             effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
             for neighbour in neighbours:
                 self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})
-        self._originate(config)
+        self._originated.put(config.originate, self.ribs)
         for peer in pairs.added:
             if peer.range is None:
                 neighbour = self._add(peer, peer.name)
@@ -651,31 +669,6 @@ class Speaker:
                 self.groups.pop(before.rules, None)
         self._advancing.add(neighbour)
         self.transport.flush_soon()
-
-    def _originate(self, config: SpeakerConfig) -> None:
-        """Make the originated routes be those of the configuration."""
-        wanted: dict[Family, dict[Nlri, Path]] = {family: {} for family in FAMILIES}
-        blackholes: set[tuple[Family, Nlri]] = set()
-        for route in config.originate:
-            family = IPV4 if route.network.version == 4 else IPV6
-            nlri = nlri_of(route.network)
-            made = wire_attributes.build(
-                next_hop=b"", med=route.med, local_pref=route.local_pref, communities=b"".join(route.communities)
-            )
-            wanted[family][nlri] = Path(self._originated, made, LOCAL_HOP)
-            if route.blackhole:
-                blackholes.add((family, nlri))
-        for family, rib in self.ribs.items():
-            held = {nlri: path for path, nlris in rib.of_source(self._originated) for nlri in nlris}
-            gone = [nlri for nlri in held if nlri not in wanted[family]]
-            if gone:
-                rib.withdraw(self._originated, gone)
-            for nlri, path in wanted[family].items():
-                if nlri not in held or held[nlri].attributes.block != path.attributes.block:
-                    rib.announce(path, [nlri])
-            if rib.tracks_fib:
-                rib.dirty.update(nlri for kind, nlri in blackholes ^ self._blackholes if kind is family)
-        self._blackholes = blackholes
 
     # --- peers ------------------------------------------------------------------------------------------------------
 

@@ -96,8 +96,10 @@ def order(paths: tuple[Path, ...], always_compare_med: bool = False) -> tuple[Pa
     """The same paths, the best first. The rest keep their order."""
     if len(paths) == 2:
         first, second = paths
-        if first.hop.resolution.reachable and second.hop.resolution.reachable and first.rank != second.rank:
-            return paths if first.rank < second.rank else (second, first)
+        if first.hop.resolution.reachable and second.hop.resolution.reachable:
+            a, b = first.rank, second.rank
+            if a != b:
+                return paths if a < b else (second, first)
     candidates = [path for path in paths if path.hop.resolution.reachable] or list(paths)
     ranks = [path.rank for path in candidates]
     least = min(ranks)

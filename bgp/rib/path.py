@@ -105,8 +105,10 @@ class Path:
             attributes = self.attributes
             block = attributes.block
             local_pref = self.source.default_local_pref
-            if attributes.local_pref_at:
-                length, origin = block[8], block[3]
+            if at := attributes.local_pref_at:
+                length, origin = block[8] if block[6] else 0, block[3]
+                if block.startswith(b"\x40\x05", at):
+                    local_pref = int.from_bytes(block[at + 3 : at + 7], "big")
             else:
                 fields = attributes.fields
                 length, origin = fields.as_path_length, fields.origin

@@ -147,6 +147,11 @@ class Fleet:
         judge.feed(data, arrived_at)
         return judge
 
+    def forget_unjudged(self) -> None:
+        """Whoever looked at it needs no judge."""
+        self.unjudged.clear()
+        self._unjudged_octets = 0
+
     def _turn(self, wait_s: float) -> list[BenchPeer]:
         """One round over the ready sockets; who has come up in it."""
         risen = []
