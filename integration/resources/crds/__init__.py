@@ -62,7 +62,7 @@ def root_schema(model: type[Model]) -> dict[str, Any]:
         if field.name not in properties:
             # What a program reports is not for the API server to judge.
             properties[field.name] = schema_of(field.shape, with_rules=field.name != "status")
-    return {"type": "object", "properties": properties}
+    return {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": properties}
 
 
 def schema_of(shape: Shape, *, with_rules: bool) -> dict[str, Any]:
