@@ -58,6 +58,7 @@ class PolicyRule:
     next_hops: tuple[IPNetwork, ...] = ()
     interfaces: tuple[str, ...] = ()  # globs (* and ?) on the outgoing interface
     local_pref: int | None = None
+    local_pref_above: int | None = None  # more than this; a route without LOCAL_PREF does not have it
     peer_type: Literal["ebgp", "ibgp"] | None = None  # of the session the policy runs on
     action: Literal["accept", "reject"]
     setting: RouteSetting = RouteSetting()

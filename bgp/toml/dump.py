@@ -127,6 +127,8 @@ def _rule(rule: PolicyRule) -> dict[str, Any]:
     table = {key: values for key, values in conditions.items() if values}
     if rule.local_pref is not None:
         table["local_pref"] = rule.local_pref
+    if rule.local_pref_above is not None:
+        table["local_pref_above"] = rule.local_pref_above
     if rule.peer_type is not None:
         table["peer_type"] = rule.peer_type
     table["action"] = rule.action
