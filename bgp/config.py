@@ -151,6 +151,7 @@ class LearnRule:
     table: int = 254
     network: IPNetwork | None = None  # routes inside it
     blackhole: bool | None = None
+    behind_peers: bool = False  # what a peer says of the same prefix wins: another program writes what we also hear
     action: Literal["accept", "reject"] = "accept"
 
 
@@ -168,6 +169,12 @@ class KernelConfig:
     table: int = 254
     metric: int = 32  # BIRD's default, so that the two never fight for one prefix and metric
     preferred_source: tuple[IPAddress, ...] = ()  # at most one per family
+    # Which best routes are written: what the policy accepts (all without one). Settings mean nothing here.
+    policy: Policy | None = None
+    # A route's metric is this minus its LOCAL_PREF, both ways: what is learned gets LOCAL_PREF by its metric (`metric` if
+    # it has none), what is written a metric by its LOCAL_PREF; and what is learned competes with peers' routes by it,
+    # connected subnets excepted. None: neither says anything of the other, and what is learned wins over peers.
+    priority_base: int | None = None
     persist: bool = True  # leave the routes in the kernel at exit, so that a restart or upgrade leaves no gap
 
 

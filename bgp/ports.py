@@ -48,6 +48,7 @@ class LearnedRoute:
     interface: str = ""
     protocol: int = 0  # rtm_protocol
     metric: int = 0
+    behind_peers: bool = False  # as the learn rule says
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,8 @@ KERNEL_EFFECTS: dict[str, tuple[Effect, ...]] = {
     "table": ("kernel",),
     "metric": ("kernel",),
     "preferred_source": ("kernel",),
+    "policy": ("kernel",),
+    "priority_base": ("kernel",),
     "persist": ("live",),
 }
 

@@ -16,8 +16,9 @@ from bgp import moved_hops, views
 from bgp.agenda import Agenda
 from bgp.config import PeerConfig, SpeakerConfig
 from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
+from bgp.kernel_routes import KernelRoutes
 from bgp.neighbour import Neighbour
-from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Reflection, Resolution, Transport
+from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHopTracker, Reflection, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.batch import Buffer
@@ -25,7 +26,7 @@ from bgp.rib.catch_up import Member, Piece
 from bgp.rib.decision import equal_cost
 from bgp.rib.hops import Hops
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import LOCAL_HOP, Path, Source, Value, best_of
+from bgp.rib.path import LOCAL_HOP, Path, Source, best_of
 from bgp.rib.update_group import ExportRules, UpdateGroup, end_of_rib_piece
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
@@ -47,7 +48,6 @@ from bgp.wire.update import UpdateParser
 
 _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
 _STALE_S = 180.0  # after a peer's return: routes that it has not repeated by then go (RFC 4724 §4.2)
-_KERNEL_PATHS_KEPT = 4096
 _TABLES_WAITING = 8
 _DYNAMIC_LIMIT = 20000
 _GONE_KEPT = 64
@@ -88,9 +88,8 @@ class Speaker:
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops = Hops(next_hops)
-        self._kernel = Source("kernel", "kernel")
+        self._kernel = KernelRoutes(config.kernel, self.ribs, self.multipath)
         self._originated = Source("originate", "originate")
-        self._kernel_paths: dict[str, Path] = {}
         self._blackholes: set[tuple[Family, Nlri]] = set()
         self._may_send_end_of_rib = False
         self.is_converged = False
@@ -466,33 +465,13 @@ class Speaker:
             self.transport.flush_soon()
 
     def _fib_routes(self, family: Family, nlris: Iterable[Nlri]) -> dict[Nlri, FibRoute | None]:
-        """Prefixes often share their value, and so their route."""
-        get = self.ribs[family].table.get
-        known: dict[int, FibRoute | None] = {}
-        routes: dict[Nlri, FibRoute | None] = {}
-        for nlri in nlris:
-            value = get(nlri)
-            key = id(value)
-            if key not in known:
-                known[key] = self._fib_route(family, value)
-            routes[nlri] = known[key]
-            if (family, nlri) in self._blackholes and known[key] is None and value is not None:
-                best = best_of(value)
+        routes = self._kernel.routes(family, nlris)
+        for kind, nlri in self._blackholes:
+            if kind is family and nlri in routes and routes[nlri] is None:
+                best = best_of(self.ribs[family].table.get(nlri))
                 if best is not None and best.source is self._originated:
                     routes[nlri] = FibRoute(next_hops=())
         return routes
-
-    def _fib_route(self, family: Family, value: Value | None) -> FibRoute | None:
-        best = best_of(value)
-        if best is None or best.source.is_local:
-            return None
-        paths = (best,) if isinstance(value, Path) else self.multipath(value)  # type: ignore[arg-type]
-        hops: dict[NextHop, None] = {}
-        for path in paths:
-            hops.update(dict.fromkeys(path.hop.resolution.hops))
-        if not hops:
-            return None
-        return FibRoute(next_hops=tuple(hops))
 
     def multipath(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp, self.config.always_compare_med)
@@ -527,21 +506,7 @@ class Speaker:
     def fib_changed(
         self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
     ) -> None:
-        gone = list(withdrawn)
-        rib = self.ribs[family]
-        if gone:
-            rib.withdraw(self._kernel, gone)
-        runs: dict[str, list[Nlri]] = {}
-        for nlri, learned in announced:
-            runs.setdefault(learned.interface, []).append(nlri)
-        for interface, nlris in runs.items():
-            path = self._kernel_paths.get(interface)
-            if path is None:
-                if len(self._kernel_paths) > _KERNEL_PATHS_KEPT:
-                    self._kernel_paths.clear()
-                made = wire_attributes.build(next_hop=b"")
-                path = self._kernel_paths[interface] = Path(self._kernel, made, LOCAL_HOP, local_interface=interface)
-            rib.announce(path, nlris)
+        self._kernel.changed(family, announced, withdrawn)
         self.transport.flush_soon()
 
     # --- configuration ----------------------------------------------------------------------------------------------
@@ -580,6 +545,7 @@ class Speaker:
             for neighbour in neighbours:
                 self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})
         self._originate(config)
+        self._kernel.reconfigure(config.kernel)
         for peer in pairs.added:
             if peer.range is None:
                 neighbour = self._add(peer, peer.name)

@@ -224,6 +224,7 @@ LEARN_KEYS: dict[str, Reader[Any]] = {
     "table": _table,
     "prefix": values.network,
     "blackhole": values.boolean,
+    "behind_peers": values.boolean,
     "action": values.choice(("accept", "reject")),
 }
 
@@ -249,6 +250,8 @@ KERNEL_KEYS: dict[str, Reader[Any]] = {
     "table": _table,
     "metric": values.integer(1, 0xFFFFFFFF),
     "preferred_source": values.list_of(values.global_address, may_be_empty=True),
+    "policy": policy,
+    "priority_base": values.optional(values.integer(1, 0xFFFFFFFF)),
     "persist": values.boolean,
 }
 
