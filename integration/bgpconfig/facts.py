@@ -207,7 +207,9 @@ def read_cluster(key: Key, configuration: BGPConfiguration, notes: Notes) -> Clu
     reader, spec = Reader(key, notes), configuration.spec
     programs = PROGRAMMED.get(spec.program_cluster_routes or "EnabledNoEncapOnly")
     if programs is None:
-        reader.note("spec.programClusterRoutes", f"{spec.program_cluster_routes!r} is not known; EnabledNoEncapOnly is used")
+        reader.note(
+            "spec.programClusterRoutes", f"{spec.program_cluster_routes!r} is not known; EnabledNoEncapOnly is used"
+        )
     programs_ipip, programs_plain = programs or PROGRAMMED["EnabledNoEncapOnly"]
     peering = (
         reader.read("spec.localWorkloadPeeringIPV4", spec.local_workload_peering_ipv4, parse_address),

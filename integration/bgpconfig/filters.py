@@ -26,7 +26,9 @@ class Unusable(Exception):
         self.field = field
 
 
-def filter_rules(key: Key, resource: BGPFilter, direction: Direction, version: int, notes: Notes) -> tuple[PolicyRule, ...]:
+def filter_rules(
+    key: Key, resource: BGPFilter, direction: Direction, version: int, notes: Notes
+) -> tuple[PolicyRule, ...]:
     """The rules for one family and direction.
 
     A rule that cannot be understood rejects whatever comes to it: what it was to keep back must not pass, and the rules
@@ -81,7 +83,9 @@ def prefix_conditions(rule: Rule, version: int, reader: Reader, where: str) -> t
     if not rule.cidr and not rule.match_operator:
         return ()
     if rule.match_operator not in OPERATORS:
-        reason = f"{rule.match_operator!r} is not one of {', '.join(OPERATORS)}" if rule.match_operator else "is required"
+        reason = (
+            f"{rule.match_operator!r} is not one of {', '.join(OPERATORS)}" if rule.match_operator else "is required"
+        )
         raise Unusable("matchOperator", reason)
     network = read_network(rule.cidr, version)
     shortest, longest = network.prefixlen, network.max_prefixlen

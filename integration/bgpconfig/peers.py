@@ -120,9 +120,7 @@ def read_peer(peer_key: Key, peer: BGPPeer, notes: Notes) -> PeerFacts | None:
         asn=asn,
         local_asn=reader.asn("spec.localASNumber", spec.local_as_number),
         is_reversed=spec.reverse_peering != "Manual" and workloads is None,
-        template={"filters": tuple(spec.filters)}
-        if workloads is not None
-        else read_template(reader, spec, address),
+        template={"filters": tuple(spec.filters)} if workloads is not None else read_template(reader, spec, address),
     )
 
 
