@@ -39,7 +39,7 @@ class Stale:
     nodes: set[str] = field(default_factory=set)
     addresses: set[IPAddress] = field(default_factory=set)  # which nodes own them is another than before
     peers: set[str] = field(default_factory=set)
-    filters: bool = False
+    filters: set[str] = field(default_factory=set)
     secrets: bool = False
     policies: bool = False
     routes: bool = False
@@ -154,12 +154,11 @@ class FactsTable:
             self.peers[key.name] = after
         if before != after:
             stale.peers.add(key.name)
-            stale.filters = True
             stale.workloads |= any(one is not None and one.workloads is not None for one in (before, after))
         self.validated(key, resource, notes)
 
     def filter_changed(self, key: Key, notes: Notes, stale: Stale) -> None:
-        stale.filters = True
+        stale.filters.add(key.name)
         self.validated(key, self.snapshot.get(BGPFilter, key), notes)
 
     def pool_changed(self, key: Key, notes: Notes, stale: Stale) -> None:

@@ -14,6 +14,7 @@ from integration.resources.keys import Key
 from integration.resources.models.bgp import BGPFilter, FilterOperation, FilterRuleV4, FilterRuleV6
 
 Direction = Literal["import", "export"]
+DIRECTIONS: tuple[Direction, ...] = ("import", "export")
 Rule = FilterRuleV4 | FilterRuleV6
 OPERATORS = ("Equal", "NotEqual", "In", "NotIn")
 
@@ -36,7 +37,8 @@ def filter_rules(
     """
     name = f"{direction}V{version}"
     rules: Sequence[Rule] = getattr(resource.spec, f"{direction}_v{version}")
-    reader, made = Reader(key, notes), []
+    reader = Reader(key, notes)
+    made: list[PolicyRule] = []
     for number, rule in enumerate(rules):
         where = f"spec.{name}[{number}]"
         label = f"rule {number + 1} of {name} of BGPFilter {key.name}"
@@ -88,7 +90,8 @@ def prefix_conditions(rule: Rule, version: int, reader: Reader, where: str) -> t
         )
         raise Unusable("matchOperator", reason)
     network = read_network(rule.cidr, version)
-    shortest, longest = network.prefixlen, network.max_prefixlen
+    shortest: int = network.prefixlen
+    longest: int = network.max_prefixlen
     if rule.match_operator in ("Equal", "NotEqual"):
         longest = shortest
         if rule.prefix_length is not None:

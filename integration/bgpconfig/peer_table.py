@@ -49,6 +49,9 @@ class PeerTable:
             if not what or cell[1] == what:
                 self.put(cell, ())
 
+    def policies_in_use(self) -> set[tuple[int, tuple[str, ...]]]:
+        return {(end[0].version, session.record.filters) for end, session in self._sessions.items()}
+
     def settle(self, sessions: Sessions) -> None:
         """Make sessions of what has changed."""
         for end in self._stale:

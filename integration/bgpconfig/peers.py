@@ -75,6 +75,7 @@ class PeerFacts:
     local_asn: int | None = None
     is_reversed: bool = True
     template: Mapping[str, object]  # of every record
+    filters: tuple[str, ...] = ()
 
     @property
     def is_global(self) -> bool:
@@ -120,7 +121,8 @@ def read_peer(peer_key: Key, peer: BGPPeer, notes: Notes) -> PeerFacts | None:
         asn=asn,
         local_asn=reader.asn("spec.localASNumber", spec.local_as_number),
         is_reversed=spec.reverse_peering != "Manual" and workloads is None,
-        template={"filters": tuple(spec.filters)} if workloads is not None else read_template(reader, spec, address),
+        template={} if workloads is not None else read_template(reader, spec, address),
+        filters=tuple(spec.filters),
     )
 
 
@@ -159,7 +161,6 @@ def read_template(reader: Reader, spec: BGPPeerSpec, address: IPAddress | None) 
         "ttl_security": ttl_security,
         "next_hop": next_hops.get(spec.next_hop_mode),
         "keeps_external": spec.keep_original_next_hop and not spec.next_hop_mode,
-        "filters": tuple(spec.filters),
         # Of peerIP's own records only:
         "reachable_by": reachable_by,
         "allowed_own_asn": min(spec.num_allowed_local_as_numbers or 0, 255),
@@ -174,14 +175,20 @@ class Records:
         self.cluster = cluster
         self.settings = settings  # node → its own BGPConfiguration
 
-    def with_node(self, peer: PeerFacts, other: NodeFacts) -> Iterator[Record]:
-        """Records whose other end is this node because a selector, or the reverse of a BGPPeer, says so."""
+    def reach(self, peer: PeerFacts) -> tuple[bool, tuple[int, ...]]:
+        """Does this node seek others by the BGPPeer's selector; in which families do others seek this node by it?"""
+        is_seeking = peer.peers is not None and peer.selects(self.me)
+        return is_seeking, self.is_meant(peer) if peer.is_reversed else ()
+
+    def with_node(self, peer: PeerFacts, other: NodeFacts, reach: tuple[bool, tuple[int, ...]]) -> Iterator[Record]:
+        """Records whose other end is `other` because a selector, or the reverse of a BGPPeer, says so."""
+        is_seeking, versions = reach
         if other.name == self.me.name or (not other.addresses):
             return
-        if peer.peers is not None and peer.selects(self.me) and peer.peers.matches(other.labels):
+        if is_seeking and peer.peers is not None and peer.peers.matches(other.labels):
             for address in other.addresses:
                 yield self.between_nodes(peer, other, address, "Global" if peer.is_global else "Node")
-        if peer.is_reversed and (versions := self.is_meant(peer)) and peer.selects(other):
+        if versions and peer.selects(other):
             for address in other.addresses:
                 if address.version in versions:
                     yield self.between_nodes(peer, other, address, "Node", is_reverse=True)
@@ -210,6 +217,7 @@ class Records:
             asn=own_as or self.asn_of(other),
             origin=(peer.key, Key("Node", other.name)),
             is_reverse=is_reverse,
+            filters=peer.filters,
             remote_cluster=other.cluster,
             **template,  # type: ignore[arg-type]
         )
@@ -228,6 +236,7 @@ class Records:
             origin=(peer.key, *(Key("Node", owner.name) for owner in owners[:1])),
             local_asn=peer.local_asn,
             elects_passive=peer.is_global and bool(owners),
+            filters=peer.filters,
             **peer.template,  # type: ignore[arg-type]
         )
 
@@ -240,7 +249,7 @@ class Records:
             local_asn=peer.local_asn,
             uses_node_ip=False,
             is_passive=True,
-            **peer.template,  # type: ignore[arg-type]
+            filters=peer.filters,
         )
 
     def in_mesh(self, other: NodeFacts) -> Iterator[Record]:

@@ -10,7 +10,7 @@ from bgp.config import OriginateConfig, Policy, PolicyRule, SpeakerConfig
 from bgp.families import IPAddress, IPNetwork
 from integration.bgpconfig.facts import BGP_PORT, Reader, router_id_of
 from integration.bgpconfig.facts_table import FactsTable, Stale
-from integration.bgpconfig.filters import Direction, filter_rules
+from integration.bgpconfig.filters import DIRECTIONS, Direction, filter_rules
 from integration.bgpconfig.nodeconfig import Environment, NodeConfig, StaticRoute
 from integration.bgpconfig.peer_table import PeerTable
 from integration.bgpconfig.peers import Records
@@ -94,7 +94,9 @@ class NodeState:
                 self.environment.workload_interfaces,
             )
         if stale.policies or stale.filters:
-            self._policies_again()
+            self._policies_again(stale)
+        if stale.filters or stale.peers:
+            self._look_for_filters()
         self._records_again(stale)
         passwords = Passwords(self.environment.secret_namespace, lambda key: self.snapshot.get(Secret, key))
         if stale.all_peers:
@@ -104,6 +106,7 @@ class NodeState:
         self.table.settle(Sessions(facts.me, facts.cluster, passwords, self.policies))
         if stale.policies or stale.filters:
             self.table.use(self.policies)
+        self._policies = {key: self._policies[key] for key in self.table.policies_in_use()}
 
     def _records_again(self, stale: Stale) -> None:
         facts, table = self.facts, self.table
@@ -116,14 +119,18 @@ class NodeState:
                 table.forget(name)
                 continue
             table.put((name, "address", ""), records.with_address(peer, self._owners(peer.address)))
-            for other in facts.nodes.values():
-                table.put((name, "node", other.name), records.with_node(peer, other))
+            reach = records.reach(peer)
+            for other in facts.nodes.values() if any(reach) else ():
+                table.put((name, "node", other.name), records.with_node(peer, other, reach))
+            if not any(reach):
+                table.forget(name, "node")
+        reaches = [(peer, records.reach(peer)) for peer in facts.peers.values() if peer.key.name not in peers]
         for name in nodes:
             known = facts.nodes.get(name)
             table.put(("", "node", name), () if known is None else records.in_mesh(known))
-            for peer in facts.peers.values():
-                if known is None or peer.key.name not in peers:
-                    table.put((peer.key.name, "node", name), () if known is None else records.with_node(peer, known))
+            for peer, reach in reaches:
+                found = () if known is None or not any(reach) else records.with_node(peer, known, reach)
+                table.put((peer.key.name, "node", name), found)
         for peer in facts.peers.values():
             if peer.address in stale.addresses and peer.key.name not in peers and peer.workloads is None:
                 table.put((peer.key.name, "address", ""), records.with_address(peer, self._owners(peer.address)))
@@ -162,25 +169,45 @@ class NodeState:
 
     # --- policies ---------------------------------------------------------------------------------------------------
 
-    def _policies_again(self) -> None:
-        """Forget those that come out otherwise."""
-        self._rules.clear()
-        for key in [key for key in self._problems if isinstance(key, tuple)]:
-            del self._problems[key]
-        known, self._policies = self._policies, {}
+    def _policies_again(self, stale: Stale) -> None:
+        """Make those anew that may come out otherwise; those that do not stay the same objects."""
+        for name in stale.filters:
+            self._read_filter(name)
+        known = dict(self._policies)
         for key, before in known.items():
-            after = self.policies(*key)
-            kept = tuple(old if old == new else new for old, new in zip(before, after, strict=True))
-            self._policies[key] = (kept[0], kept[1])
+            if stale.policies or stale.filters.intersection(key[1]):
+                del self._policies[key]
+                after = self.policies(*key)
+                kept = tuple(old if old == new else new for old, new in zip(before, after, strict=True))
+                self._policies[key] = (kept[0], kept[1])
+
+    def _read_filter(self, name: str) -> None:
+        key, notes = Key("BGPFilter", name), Notes()
+        resource = self.snapshot.get(BGPFilter, key)
+        for direction in DIRECTIONS:
+            for version in (4, 6):
+                rules: tuple[PolicyRule, ...] = ()
+                if resource is not None:
+                    rules = filter_rules(key, resource, direction, version, notes)
+                elif key in self.snapshot.unreadable:
+                    rules = (PolicyRule(action="reject", label=f"BGPFilter {name}, which cannot be read"),)
+                self._rules[name, direction, version] = rules
+        self._note(key, notes)
+
+    def _look_for_filters(self) -> None:
+        """Note the BGPFilters that BGPPeers name and that are not there."""
         for peer in self.facts.peers.values():
             notes = Notes()
-            for at, name in enumerate(peer.template.get("filters", ())):  # type: ignore[call-overload, arg-type, var-annotated]
-                key_of_filter = Key("BGPFilter", name)
-                if self.snapshot.get(BGPFilter, key_of_filter) is None:
-                    is_broken = key_of_filter in self.snapshot.unreadable
+            for at, name in enumerate(peer.filters):
+                key = Key("BGPFilter", name)
+                if self.snapshot.get(BGPFilter, key) is None:
+                    is_broken = key in self.snapshot.unreadable
                     what = "cannot be read; no route passes" if is_broken else "does not exist; it is passed over"
-                    notes.note(peer.key, f"spec.filters[{at}]", f"{key_of_filter} {what}")
+                    notes.note(peer.key, f"spec.filters[{at}]", f"{key} {what}")
             self._note(("filters", peer.key), notes)
+        for place in [place for place in self._problems if isinstance(place, tuple)]:
+            if place[1].name not in self.facts.peers:
+                del self._problems[place]
 
     def policies(self, version: int, filters: tuple[str, ...]) -> tuple[Policy, Policy]:
         """Import and export policy of peers with these BGPFilters; one object for all of them."""
@@ -203,21 +230,7 @@ class NodeState:
         return self._policies[key]
 
     def _filtered(self, direction: Direction, version: int, filters: tuple[str, ...]) -> list[PolicyRule]:
-        return [rule for name in filters for rule in self._rules_of(name, direction, version)]
-
-    def _rules_of(self, name: str, direction: Direction, version: int) -> tuple[PolicyRule, ...]:
-        place = (name, direction, version)
-        if place not in self._rules:
-            key, notes = Key("BGPFilter", name), Notes()
-            resource = self.snapshot.get(BGPFilter, key)
-            if resource is not None:
-                self._rules[place] = filter_rules(key, resource, direction, version, notes)
-            elif key in self.snapshot.unreadable:
-                self._rules[place] = (PolicyRule(action="reject", label=f"BGPFilter {name}, which cannot be read"),)
-            else:
-                self._rules[place] = ()
-            self._note(place, notes)
-        return self._rules[place]
+        return [rule for name in filters for rule in self._rules.get((name, direction, version), ())]
 
     # --- all together -----------------------------------------------------------------------------------------------
 
