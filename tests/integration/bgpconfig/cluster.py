@@ -20,11 +20,11 @@ MAX = 2**31 - 1
 def objects(text: str) -> list[tuple[Key, dict[str, Any]]]:
     """Documents `KIND [NAMESPACE/]NAME: {fields}`; fields but metadata, status and those of EndpointSlices are the spec."""
     found: list[tuple[Key, dict[str, Any]]] = []
-    for title, fields in (yaml.safe_load(text) or {}).items():
+    for title, given in (yaml.safe_load(text) or {}).items():
         kind, name = title.split()
         namespace, _, name = name.rpartition("/")
         namespace = namespace or ("default" if KINDS[kind].namespaced else "")
-        fields = dict(fields or {})
+        fields = dict(given or {})
         labels = fields.pop("labels", {})
         value: dict[str, Any] = {"kind": KINDS[kind].json_kind, "apiVersion": KINDS[kind].api_version}
         value["metadata"] = {"name": name, "labels": labels} | ({"namespace": namespace} if namespace else {})

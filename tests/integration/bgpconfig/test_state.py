@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from integration.bgpconfig import Environment, NodeState, Snapshot, build
 from integration.resources.keys import Key
-from tests.integration.bgpconfig.cluster import TWO, objects, snapshot_of
+from tests.integration.bgpconfig.cluster import TWO, is_written, objects, snapshot_of
 
 # A few names and values each, so that changes meet: selectors, addresses that move, ports, reflectors, filters, secrets.
 POOL = """
@@ -100,10 +100,15 @@ changes = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.lists(changes, min_size=1, max_size=6), min_size=1, max_size=8))
-def test_after_any_history_it_is_what_a_fresh_build_makes(history: list[list[tuple[Key, Any]]]) -> None:
+@given(
+    st.lists(st.sampled_from(VALUES), min_size=8, max_size=25),
+    st.lists(st.lists(changes, min_size=1, max_size=4), min_size=1, max_size=8),
+)
+def test_after_any_history_it_is_what_a_fresh_build_makes(
+    first: list[tuple[Key, Any]], history: list[list[tuple[Key, Any]]]
+) -> None:
     state, now = NodeState("a"), dict[Key, Any]()
-    for batch in history:
+    for batch in [first, *history]:
         for key, value in batch:
             state.apply_json(key, value)
             now[key] = value
@@ -161,6 +166,24 @@ def test_a_change_leaves_the_other_peers_the_objects_they_were(change: str, chan
     apply(state, change)
     after = {report.config.name: report for report in state.config().peers}
     assert {name for name, report in after.items() if report is not before.get(name)} == changed
+
+
+def test_a_node_that_takes_over_the_address_of_a_peer_makes_it_one_of_ours() -> None:
+    text = "BGPConfiguration default: {nodeToNodeMeshEnabled: false, listenPort: 1790}\n"
+    state = state_of(text + "Node a: {bgp: {ipv4Address: 10.0.0.1}}\nBGPPeer p: {peerIP: 10.0.0.9, asNumber: 64512}")
+    assert [(peer.port, peer.passive) for peer in state.config().speaker.peers] == [(179, False)]
+    apply(state, "Node d: {bgp: {ipv4Address: 10.0.0.9}}")
+    assert [(peer.port, peer.passive) for peer in state.config().speaker.peers] == [(1790, True)]
+    state.apply(Key("Node", "d"), None)
+    assert [(peer.port, peer.passive) for peer in state.config().speaker.peers] == [(179, False)]
+
+
+def test_a_node_that_turns_wireguard_on_is_left_to_felix() -> None:
+    text = TWO.replace("Node a: {", "Node a: {wireguard: {interfaceIPv4Address: 10.1.0.1}, ")
+    state, hop = state_of(text), bytes([10, 0, 0, 2])
+    assert is_written(state.config(), "10.1.0.0/26", next_hop=hop)
+    apply(state, "Node b: {wireguard: {interfaceIPv4Address: 10.1.0.2}, bgp: {ipv4Address: 10.0.0.2/24}}")
+    assert not is_written(state.config(), "10.1.0.0/26", next_hop=hop)
 
 
 def test_what_changes_nothing_gives_the_same_configuration() -> None:
