@@ -156,6 +156,19 @@ class LearnRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelRule:
+    """Packets to prefixes inside `network` (IPv4) go to the BGP next hop through `interface`, which takes any to it.
+
+    IP in IP as Calico uses it: the device has no other end of its own, the route says it. Next hops inside `direct` are
+    reached without the tunnel. The first rule that holds a prefix counts.
+    """
+
+    network: IPNetwork
+    interface: str
+    direct: IPNetwork | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelConfig:
     learn: tuple[LearnRule, ...] = (
         # What Felix writes: workload routes (boot or 80, on cali*) and its block blackholes (80).
@@ -171,6 +184,7 @@ class KernelConfig:
     preferred_source: tuple[IPAddress, ...] = ()  # at most one per family
     # Which best routes are written: what the policy accepts (all without one). Settings mean nothing here.
     policy: Policy | None = None
+    tunnels: tuple[TunnelRule, ...] = ()
     # A route's metric is this minus its LOCAL_PREF, both ways: what is learned gets LOCAL_PREF by its metric (`metric` if
     # it has none), what is written a metric by its LOCAL_PREF; and what is learned competes with peers' routes by it,
     # connected subnets excepted. None: neither says anything of the other, and what is learned wins over peers.

@@ -102,6 +102,7 @@ KERNEL_EFFECTS: dict[str, tuple[Effect, ...]] = {
     "metric": ("kernel",),
     "preferred_source": ("kernel",),
     "policy": ("kernel",),
+    "tunnels": ("kernel",),
     "priority_base": ("kernel",),
     "persist": ("live",),
 }

@@ -88,7 +88,7 @@ class Speaker:
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops = Hops(next_hops)
-        self._kernel = KernelRoutes(config.kernel, self.ribs, self.multipath)
+        self._kernel = KernelRoutes(config.kernel, self.ribs, self._hops, self.multipath)
         self._originated = Source("originate", "originate")
         self._blackholes: set[tuple[Family, Nlri]] = set()
         self._may_send_end_of_rib = False
@@ -141,7 +141,8 @@ class Speaker:
         if not self.is_converged and now - self.started_at >= self.config.convergence_timeout_s:
             self._converged("timed out")
         if self._hops.are_many:
-            self._hops.forget_all_but(moved_hops.hops_in_use(self.neighbours.values(), self.ribs))
+            used = moved_hops.hops_in_use(self.neighbours.values(), self.ribs)
+            self._hops.forget_all_but(self._kernel.hops_in_use(used))
 
     # --- connections (called by bgp/io) -----------------------------------------------------------------------------
 
@@ -491,6 +492,7 @@ class Speaker:
                 moved.add(state.address)
         for rib, held in prepared:
             rib.decide_again(held)
+        self._kernel.hops_changed(states)
         if moved:
             moved_hops.judge_again(self.neighbours.values(), self.ribs, moved)
         self.transport.flush_soon()

@@ -97,7 +97,10 @@ def _originate(item: OriginateConfig) -> dict[str, Any]:
 
 
 def _kernel(kernel: KernelConfig) -> dict[str, Any]:
-    return {"learn": [_learn(rule) for rule in kernel.learn], **_given(kernel, "learn")}
+    tables = {"learn": [_learn(rule) for rule in kernel.learn], **_given(kernel, "learn", "tunnels")}
+    if kernel.tunnels:
+        tables["tunnels"] = [{"prefix": str(tunnel.network), **_given(tunnel, "network")} for tunnel in kernel.tunnels]
+    return tables
 
 
 def _learn(rule: LearnRule) -> dict[str, Any]:

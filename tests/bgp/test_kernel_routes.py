@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bgp.families import IPV4, Nlri, parse_prefix
-from bgp.ports import LearnedRoute
+from bgp.families import IPV4, Address, Nlri, parse_prefix
+from bgp.ports import LearnedRoute, NextHop, Resolution, split_through, through
 from tests.bgp.test_speaker import Kernel
 from tests.bgp.world import Node, World, config_of, originate, peer
 
@@ -136,3 +136,33 @@ def test_only_what_the_kernels_policy_accepts_is_written(world: World) -> None:
     b.speaker.reconfigure(config_of("10.0.0.2", text + peer(1)), world.now)
     world.settle()
     assert set(kernel.routes) == {(IPV4, BLOCK)}
+
+
+class Tunnelled(Kernel):
+    """tunl0 is interface 9, and may be down."""
+
+    is_up = True
+
+    def track(self, address: Address) -> Resolution:
+        if (found := split_through(address)) is None:
+            return super().track(address)
+        assert found[1] == "tunl0"
+        return Resolution(self.is_up, 0, (NextHop(found[0], 9, on_link=True),) if self.is_up else (), "tunl0")
+
+
+def test_routes_of_a_tunnels_network_go_to_their_next_hop_through_it(world: World) -> None:
+    kernel = Tunnelled()
+    rule = '[[kernel.tunnels]]\nprefix = "10.1.0.0/16"\ninterface = "tunl0"\n'
+    _, b = internal_pair(world, kernel, "[kernel]\n" + rule, originate("10.1.0.0/26", "10.2.0.0/26"))
+    world.start()
+    first, other = bytes([10, 0, 0, 1]), (IPV4, prefix("10.2.0.0/26"))
+    assert kernel.routes[IPV4, BLOCK].next_hops == (NextHop(first, 9, on_link=True),)
+    assert kernel.routes[other].next_hops == (NextHop(first, 2),)
+    kernel.is_up = False
+    b.speaker.next_hops_changed({through(first, "tunl0"): kernel.track(through(first, "tunl0"))})
+    world.settle()
+    assert set(kernel.routes) == {other}
+    direct = rule + 'direct = "10.0.0.0/24"\n'
+    b.speaker.reconfigure(config_of("10.0.0.2", "[kernel]\n" + direct + peer(1)), world.now)
+    world.settle()
+    assert kernel.routes[IPV4, BLOCK].next_hops == (NextHop(first, 2),)
