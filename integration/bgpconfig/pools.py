@@ -24,6 +24,7 @@ class Pool:
     name: str = ""
     encapsulation: Encapsulation = "none"
     is_exported: bool = True
+    tunnels_in_subnet: bool = True  # to nodes of this node's subnet too; not with CrossSubnet
 
 
 def read_pool(key: Key, pool: IPPool, notes: Notes) -> Pool | None:
@@ -36,7 +37,11 @@ def read_pool(key: Key, pool: IPPool, notes: Notes) -> Pool | None:
     elif pool.spec.ipip_mode not in ("", "Never"):
         encapsulation = "ipip"
     return Pool(
-        network=network, name=key.name, encapsulation=encapsulation, is_exported=not pool.spec.disable_bgp_export
+        network=network,
+        name=key.name,
+        encapsulation=encapsulation,
+        is_exported=not pool.spec.disable_bgp_export,
+        tunnels_in_subnet="CrossSubnet" not in (pool.spec.ipip_mode, pool.spec.vxlan_mode),
     )
 
 

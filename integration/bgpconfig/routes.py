@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from bgp.config import KernelConfig, OriginateConfig
+from bgp.config import KernelConfig, OriginateConfig, TunnelRule
 from bgp.families import IPNetwork
 from integration.bgpconfig.facts import MAX_PRIORITY, Advertisement, Cluster, NodeFacts, NodeSettings
 from integration.bgpconfig.policies import (
+    IPIP_TUNNEL,
     ExportInputs,
     host,
     kernel_policy,
@@ -112,5 +113,14 @@ def kernel_config(
         learn=learn_rules(cluster, interfaces),
         metric=cluster.priority(4),
         policy=kernel_policy(pools, cluster, all_ranges(cluster), sorted(guarded, key=sort_key)),
+        tunnels=tuple(
+            TunnelRule(
+                network=pool.network,
+                interface=IPIP_TUNNEL,
+                direct=None if pool.tunnels_in_subnet or me.ipv4 is None else me.ipv4.network,
+            )
+            for pool in pools
+            if pool.encapsulation == "ipip" and pool.network.version == 4 and owner_of(pool, cluster) == "speaker"
+        ),
         priority_base=MAX_PRIORITY,
     )

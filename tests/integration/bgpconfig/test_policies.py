@@ -113,6 +113,16 @@ def test_which_routes_the_speaker_writes(programs: str, written: list[str]) -> N
     assert is_written(config, "172.16.0.0/12"), "what is in no pool is written"
 
 
+@pytest.mark.parametrize(("mode", "direct"), [("Always", None), ("CrossSubnet", "10.0.0.0/24")])
+def test_routes_of_ipip_pools_that_the_speaker_writes_go_through_the_tunnel(mode: str, direct: str | None) -> None:
+    text = CLUSTER.replace("ipipMode: CrossSubnet", f"ipipMode: {mode}")
+    kernel = config_of(text + "BGPConfiguration default: {programClusterRoutes: Enabled}").to_json()["kernel"]
+    assert kernel["tunnels"] == [
+        {"prefix": "10.2.0.0/16", "interface": "tunl0"} | ({"direct": direct} if direct else {})
+    ]
+    assert "tunnels" not in config_of(text).to_json()["kernel"]
+
+
 SERVICES = "BGPConfiguration default: {serviceClusterIPs: [{cidr: 10.96.0.0/16}], serviceLoadBalancerIPs: [{cidr: 203.0.113.7/32}]}\n"
 
 
