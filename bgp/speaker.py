@@ -15,9 +15,10 @@ from typing import Any, Literal
 from bgp import moved_hops, views
 from bgp.agenda import Agenda
 from bgp.config import PeerConfig, SpeakerConfig
-from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
+from bgp.families import FAMILIES, Address, Family, Nlri
 from bgp.kernel_routes import KernelRoutes
 from bgp.neighbour import Neighbour
+from bgp.originated import Originated
 from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHopTracker, Reflection, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
@@ -26,7 +27,7 @@ from bgp.rib.catch_up import Member, Piece
 from bgp.rib.decision import equal_cost
 from bgp.rib.hops import Hops
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import LOCAL_HOP, Path, Source, best_of
+from bgp.rib.path import Path, Source, best_of
 from bgp.rib.update_group import ExportRules, UpdateGroup, end_of_rib_piece
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
@@ -42,8 +43,13 @@ from bgp.session.outputs import (
 from bgp.session.peer import Peer
 from bgp.session.session import OnMalformed, Session
 from bgp.session.settings import settings_of
-from bgp.wire import attributes as wire_attributes
-from bgp.wire.notification import CEASE, CONFIGURATION_CHANGE, PEER_DECONFIGURED
+from bgp.wire.notification import (
+    ADMIN_SHUTDOWN,
+    CEASE,
+    CONFIGURATION_CHANGE,
+    PEER_DECONFIGURED,
+    shutdown_communication,
+)
 from bgp.wire.update import UpdateParser
 
 _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
@@ -89,8 +95,7 @@ class Speaker:
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops = Hops(next_hops)
         self._kernel = KernelRoutes(config.kernel, self.ribs, self._hops, self.multipath)
-        self._originated = Source("originate", "originate")
-        self._blackholes: set[tuple[Family, Nlri]] = set()
+        self._originated = Originated()
         self._may_send_end_of_rib = False
         self.is_converged = False
         self._is_convergence_due = False
@@ -100,7 +105,7 @@ class Speaker:
         for peer in config.peers:
             if peer.range is None:
                 self._add(peer, peer.name)
-        self._originate(config)
+        self._originated.put(config.originate, self.ribs)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -114,8 +119,6 @@ class Speaker:
 
     def stop(self, now: float, reason: str) -> None:
         """Say Cease to all. Not a hard reset: a peer with RFC 8538 keeps our routes while we are replaced."""
-        from bgp.wire.notification import ADMIN_SHUTDOWN, shutdown_communication
-
         self._now = now
         for neighbour in list(self.neighbours.values()):
             data = shutdown_communication(reason)
@@ -467,10 +470,10 @@ class Speaker:
 
     def _fib_routes(self, family: Family, nlris: Iterable[Nlri]) -> dict[Nlri, FibRoute | None]:
         routes = self._kernel.routes(family, nlris)
-        for kind, nlri in self._blackholes:
+        for kind, nlri in self._originated.blackholes:
             if kind is family and nlri in routes and routes[nlri] is None:
                 best = best_of(self.ribs[family].table.get(nlri))
-                if best is not None and best.source is self._originated:
+                if best is not None and best.source is self._originated.source:
                     routes[nlri] = FibRoute(next_hops=())
         return routes
 
@@ -546,7 +549,7 @@ class Speaker:
             effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
             for neighbour in neighbours:
                 self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})
-        self._originate(config)
+        self._originated.put(config.originate, self.ribs)
         self._kernel.reconfigure(config.kernel)
         for peer in pairs.added:
             if peer.range is None:
@@ -633,31 +636,6 @@ class Speaker:
                 self.groups.pop(before.rules, None)
         self._advancing.add(neighbour)
         self.transport.flush_soon()
-
-    def _originate(self, config: SpeakerConfig) -> None:
-        """Make the originated routes be those of the configuration."""
-        wanted: dict[Family, dict[Nlri, Path]] = {family: {} for family in FAMILIES}
-        blackholes: set[tuple[Family, Nlri]] = set()
-        for route in config.originate:
-            family = IPV4 if route.network.version == 4 else IPV6
-            nlri = nlri_of(route.network)
-            made = wire_attributes.build(
-                next_hop=b"", med=route.med, local_pref=route.local_pref, communities=b"".join(route.communities)
-            )
-            wanted[family][nlri] = Path(self._originated, made, LOCAL_HOP)
-            if route.blackhole:
-                blackholes.add((family, nlri))
-        for family, rib in self.ribs.items():
-            held = {nlri: path for path, nlris in rib.of_source(self._originated) for nlri in nlris}
-            gone = [nlri for nlri in held if nlri not in wanted[family]]
-            if gone:
-                rib.withdraw(self._originated, gone)
-            for nlri, path in wanted[family].items():
-                if nlri not in held or held[nlri].attributes.block != path.attributes.block:
-                    rib.announce(path, [nlri])
-            if rib.tracks_fib:
-                rib.dirty.update(nlri for kind, nlri in blackholes ^ self._blackholes if kind is family)
-        self._blackholes = blackholes
 
     # --- peers ------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from bgp.wire.attributes import (
     one_next_hop,
     scan_nominal,
     scan_usual,
+    split_block,
 )
 from bgp.wire.errors import NotificationError
 from bgp.wire.nlri import pack_runs, split_nlri
@@ -327,6 +328,14 @@ def multiprotocol(block: bytes, start: bytes, octets: bytes) -> tuple[bytes, byt
     size = len(start) + len(octets)
     head = b"\0\0%b\x90\x0e%b%b" % ((4 + size + len(block)).to_bytes(2, "big"), size.to_bytes(2, "big"), start)
     return head, octets + block
+
+
+def told(attributes: bytes, start: bytes) -> tuple[bytes, Address]:
+    """The attributes and the next hop of what stands before prefixes: of `multiprotocol`, or (`start` is empty) of a body."""
+    if start:
+        return attributes, start[4 : 4 + start[3]]
+    attributes = attributes[4:]
+    return attributes, next((value for _, code, value in split_block(attributes) if code == NEXT_HOP), b"")
 
 
 def announcements(
