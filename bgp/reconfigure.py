@@ -179,6 +179,8 @@ def differences(old: SpeakerConfig, new: SpeakerConfig) -> list[Change]:
     changes += [Change(peer.name, "peer", "there", "gone", ("removed",)) for peer in pairs.removed]
     changes += [Change(peer.name, "peer", "not there", "there", ("added",)) for peer in pairs.added]
     for before, after in pairs.kept:
+        if before is after:
+            continue
         changes += compare.differing(after.name, "", before, after, PEER_EFFECTS)
     return changes
 

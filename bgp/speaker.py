@@ -524,26 +524,33 @@ class Speaker:
         self.config = config
         self._ranges = [peer for peer in config.peers if peer.range is not None]
         self.reflection, had = self._reflection_of(config), self.reflection
+        named = self._by_configured_name()
         for removed in pairs.removed:
-            for neighbour in self._of(removed):
+            for neighbour in named.get(removed.name, ()):
                 neighbour.peer.stop(now, CEASE, PEER_DECONFIGURED, b"", "peer de-configured")
                 self._carry_out(neighbour)
                 self._forget(neighbour)
                 self.gone.pop(neighbour.name, None)
-        # A name may pass from one peer to another: take all out before any goes in.
-        kept = [(before, after, self._of(before)) for before, after in pairs.kept]
-        for _, _, neighbours in kept:
-            for neighbour in neighbours:
-                self._place_of(neighbour).pop(neighbour.name, None)
-        for _, after, neighbours in kept:
-            for neighbour in neighbours:
-                self._rename(neighbour, after)
         by_peer: dict[str | None, list[Change]] = {}
         for change in changes:
             by_peer.setdefault(change.peer, []).append(change)
         whole: set[str] = {effect for change in changes if change.peer is None for effect in change.effects}
         if self.reflection != had:
             whole.add("export")  # the first client, or the last
+        # Whoever keeps thousands of peers up to date hands over the same objects for all but a few of them.
+        concerns_all = bool(whole & {"import", "export", "reset"})
+        kept = [
+            (before, after, named.get(before.name, ()))
+            for before, after in pairs.kept
+            if concerns_all or before is not after
+        ]
+        # A name may pass from one peer to another: take all out before any goes in.
+        for _, _, neighbours in kept:
+            for neighbour in neighbours:
+                self._place_of(neighbour).pop(neighbour.name, None)
+        for _, after, neighbours in kept:
+            for neighbour in neighbours:
+                self._rename(neighbour, after)
         for _, after, neighbours in kept:
             mine = by_peer.get(after.name, [])
             effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
@@ -567,9 +574,12 @@ class Speaker:
         self.transport.flush_soon()
         return changes
 
-    def _of(self, config: PeerConfig) -> list[Neighbour]:
-        known = (*self.neighbours.values(), *self.gone.values())
-        return [n for n in known if config.name in ((n.range_name,) if n.range_name else (n.name,))]
+    def _by_configured_name(self) -> dict[str, list[Neighbour]]:
+        """The dynamic ones under the name of their range."""
+        named: dict[str, list[Neighbour]] = {}
+        for neighbour in (*self.neighbours.values(), *self.gone.values()):
+            named.setdefault(neighbour.range_name or neighbour.name, []).append(neighbour)
+        return named
 
     def _rename(self, neighbour: Neighbour, config: PeerConfig) -> None:
         if neighbour.range_name:
