@@ -31,7 +31,8 @@ from integration.resources.rules import Default, Items, OneOf, Pattern, Range, R
 Whole = Annotated[int | None, Range(0)]
 PortOrZero = Annotated[int | None, Range(0, 65535)]
 KeyValues = Annotated[str, Pattern(r"\s*([\w-]+=[^,]*(,\s*|$))*", "comma-separated NAME=VALUE pairs")]
-TimerText = Annotated[str, Pattern(r"([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto", "Auto, or a duration such as 90s")]
+# Calico's pattern has `ms` too, which m and s allow anyway, and so would take Python's matcher ages to refuse.
+TimerText = Annotated[str, Pattern(r"([0-9]*(\.[0-9]*)?(s|h|m|us))+|Auto", "Auto, or a duration such as 90s")]
 
 
 class ProtoPort(Model):

@@ -222,6 +222,9 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("FelixConfiguration", {"iptablesBackend": "ebpf"}, "spec.iptablesBackend", "Auto, Legacy, NFT"),
     ("FelixConfiguration", {"featureDetectOverride": "SNAT"}, "spec.featureDetectOverride", "NAME=VALUE"),
     ("FelixConfiguration", {"bpfDataIfacePattern": "("}, "spec.bpfDataIfacePattern", "not a regular expression"),
+    ("FelixConfiguration", {"bpfDataIfacePattern": "a{99999999999}"}, "spec.bpfDataIfacePattern", "not a regular"),
+    ("FelixConfiguration", {"bpfDataIfacePattern": "(" * 9999}, "spec.bpfDataIfacePattern", "not a regular"),
+    ("FelixConfiguration", {"bpfConntrackTimeouts": {"tcpSynSent": "90"}}, "spec.bpfConntrackTimeouts.tcpSynSent", "Auto"),
     ("KubeControllersConfiguration", {"controllers": {"node": {"hostEndpoint": {"templates": [{"labels": {}}]}}}},
      "spec.controllers.node.hostEndpoint.templates[0]", "interfaceCIDRs or interfacePattern"),
     ("KubeControllersConfiguration", {"prometheusMetricsPort": 65536}, "spec.prometheusMetricsPort", "0 to 65535"),
@@ -266,6 +269,7 @@ ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("NetworkPolicy", policy(protocol="1", icmp={"type": 8})),
     ("NetworkPolicy", policy(metadata={"annotations": {"Example.org/a": "any text"}})),
     ("FelixConfiguration", {"bpfLogFilters": {"weps": "icmp"}}),
+    ("FelixConfiguration", {"bpfConntrackTimeouts": {"tcpSynSent": "1m30.5s", "udpTimeout": "90ms", "icmpTimeout": "Auto"}}),
     ("NetworkPolicy", policy(protocol=58, icmp={"type": 128, "code": 0})),
     ("GlobalNetworkPolicy", {"preDNAT": True, "applyOnForward": True, "types": ["Ingress"], "order": 0.5}),
     ("Profile", {"ingress": [ALLOW], "labelsToApply": {"a": "b"}}),
@@ -417,6 +421,30 @@ def test_policies_are_labelled_with_their_tier() -> None:
 
 def test_a_pool_that_cannot_be_read_keeps_its_words() -> None:
     assert defaulted(resource("IPPool", {"cidr": "10.0.0.0/99"})).to_json()["spec"]["cidr"] == "10.0.0.0/99"
+
+
+HOSTILE = [
+    "1" * 100_000,
+    "ms" * 50_000 + "!",
+    "a-" * 50_000,
+    "a." * 50_000 + "_",
+    "1." * 50_000,
+    ":" * 100_000,
+    "A=," * 30_000 + "!",
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:4])
+def test_long_texts_are_refused_in_good_time(text: str) -> None:
+    timers = dict.fromkeys(("tcpSynSent", "udpTimeout"), text)
+    felix = {"bpfConntrackTimeouts": timers, "reportingInterval": text, "featureGates": text, "openstackRegion": text}
+    assert len(found("FelixConfiguration", felix)) >= 3
+    peer = dict.fromkeys(("peerIP", "node", "reachableBy", "maxRestartTime", "nodeSelector"), text)
+    assert len(found("BGPPeer", peer, name=text, labels={text: text}, annotations={text: text})) >= 7
+    rule = {"source": {"nets": [text], "ports": [text]}, "protocol": text}
+    assert found("NetworkPolicy", policy(**rule), name=text)
+    assert found("BGPFilter", {"exportV4": [IN | {"cidr": text, "communities": {"values": [text]}}]})
 
 
 RESOURCES = [kind for kind in ALL if kind.is_resource]
