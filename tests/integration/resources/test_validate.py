@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from integration.resources.base import Problem, Resource
+from integration.resources import documents
+from integration.resources.base import Problem, Resource, ResourceError
 from integration.resources.kinds import ALL, KINDS, Kind
 from integration.resources.validate import defaulted, validate
-from tests.integration.resources.samples import objects
+from tests.integration.resources.samples import MEANINGFUL, objects
 
 NAMES = {"ClusterInformation": "default", "KubeControllersConfiguration": "default", "IPAMConfiguration": "default"}
 ALLOW: dict[str, Any] = {"action": "Allow"}
@@ -267,6 +270,8 @@ ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("NetworkPolicy", policy(protocol="ICMPv6", icmp={"type": 0}, ipVersion=6)),
     ("NetworkPolicy", policy(protocol="6", source={"ports": [1]}, http={"methods": ["GET"]})),
     ("NetworkPolicy", policy(protocol="1", icmp={"type": 8})),
+    ("NetworkPolicy", policy(ipVersion=4, source={"nets": ["10.0.0.0/8"]}, destination={"notNets": ["10.1.0.0/16"]})),
+    ("WorkloadEndpoint", WORKLOAD | {"ipNetworks": ["10.0.0.1"], "ipNATs": [{"internalIP": "10.0.0.1", "externalIP": "10.0.0.2"}]}),
     ("NetworkPolicy", policy(metadata={"annotations": {"Example.org/a": "any text"}})),
     ("FelixConfiguration", {"bpfLogFilters": {"weps": "icmp"}}),
     ("FelixConfiguration", {"bpfConntrackTimeouts": {"tcpSynSent": "1m30.5s", "udpTimeout": "90ms", "icmpTimeout": "Auto"}}),
@@ -463,6 +468,43 @@ def test_whatever_can_be_read_can_be_validated_and_every_problem_says_what_is_wr
         for problem in validate(each):
             assert problem.field
             assert problem.reason
+
+
+FULL = [document.resource for document in documents.read(Path(__file__).with_name("full.yaml").read_text())]
+GOOD = [resource(kind, spec) for kind, spec in ALLOWED]
+
+
+@pytest.mark.parametrize("good", [*FULL, *GOOD], ids=lambda good: type(good).__name__)
+def test_one_odd_value_anywhere_in_a_good_resource_makes_problems_and_no_errors(good: Resource) -> None:
+    written = good.to_json()
+    for path, leaf in leaves(written):
+        for odd in MEANINGFUL if isinstance(leaf, str) else (0, 1, 5, 2**31) if isinstance(leaf, int) else ():
+            changed_one = replaced(written, path, odd)
+            try:
+                read = type(good).from_json(changed_one)
+            except ResourceError:
+                continue  # another type than the field's
+            validate(read)
+            validate(defaulted(read))
+
+
+Steps = tuple[str | int, ...]
+
+
+def leaves(value: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:
+    if isinstance(value, dict | list):
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, step))
+    else:
+        yield path, value
+
+
+def replaced(value: Any, path: Steps, leaf: Any) -> Any:
+    if not path:
+        return leaf
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
+    copied[path[0]] = replaced(value[path[0]], path[1:], leaf)
+    return copied
 
 
 @pytest.mark.parametrize("kind", RESOURCES, ids=lambda kind: kind.name)
