@@ -8,7 +8,7 @@ together: the decision runs once a distinct value, the table is changed in bulk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from itertools import repeat
 
 from bgp.families import Family, Nlri
@@ -100,6 +100,16 @@ class LocRib:
                 self._note(now, was, run)
             elif self.tracks_fib:
                 self.dirty.update(run)  # another way out, or another member of a multipath
+
+    def turned_stale(self, sources: Set[Source]) -> None:
+        """Their sessions are gone, their paths stay for now (RFC 4724 §4.2): choose again where these compete.
+
+        That they are fresh again needs no call: a path of a new session is a new object, and to announce it is to choose.
+        """
+        for old, run in self._select(lambda path: path.source in sources):
+            new = old if isinstance(old, Path) else order(old, self.always_compare_med)
+            if new is not old:
+                self._set(old, new, run)
 
     def of_source(self, source: Source) -> list[tuple[Path, list[Nlri]]]:
         """The source's paths with their prefixes."""

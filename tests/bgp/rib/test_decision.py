@@ -29,6 +29,7 @@ def path(
     router_id: int = 1,
     clusters: int = 0,
     address: int = 1,
+    stale: bool = False,
 ) -> Path:
     values = {
         1: bytes([origin]),
@@ -40,7 +41,9 @@ def path(
         values[10] = bytes(4 * clusters)
     hop = HopState(b"\1\2\3\4", Resolution(reachable=reachable, metric=metric))
     source = Source(name, kind, bytes([10, 0, 0, address]), bytes([1, 1, 1, router_id]))
-    return Path(source, from_values(values, b"\1\2\3\4"), hop)
+    made = Path(source, from_values(values, b"\1\2\3\4"), hop)
+    source.epoch += stale
+    return made
 
 
 @pytest.mark.parametrize(
@@ -54,9 +57,13 @@ def path(
         ({"med": 1, "kind": "ibgp"}, {"med": 2}, "step 4c"),
         ({"metric": 9}, {"kind": "ibgp"}, "step 4d"),
         ({"metric": 1, "router_id": 9}, {"metric": 2}, "step 4e"),
+        ({"router_id": 9, "address": 9, "clusters": 9}, {"stale": True}, "step 4e', fresh before stale"),
         ({"router_id": 1, "address": 9}, {"router_id": 2}, "step 4f,"),
         ({"clusters": 1, "address": 9}, {"clusters": 2}, "step 4f',"),
         ({"address": 1}, {"address": 2}, "step 4g"),
+        ({"local_pref": 200, "stale": True}, {}, "step 3"),
+        ({"metric": 1, "stale": True}, {"metric": 2}, "step 4e,"),
+        ({"stale": True}, {"stale": True, "router_id": 2}, "step 4f,"),
     ],
 )
 def test_each_step_decides_and_is_named(better: dict[str, object], worse: dict[str, object], step: str) -> None:
@@ -94,6 +101,7 @@ attributes = st.builds(
     router_id=st.integers(1, 3),
     reachable=st.booleans(),
     address=st.integers(1, 9),
+    stale=st.booleans(),
 )
 
 
@@ -112,3 +120,21 @@ def test_equal_cost_paths_share_up_to_the_limit() -> None:
     assert len(equal_cost(paths, 3, 1)) == 3
     assert len(equal_cost(paths, 1, 8)) == 1
     assert len(equal_cost((*paths, path("far", metric=5)), 9, 1)) == 5
+
+
+@given(st.lists(attributes, min_size=1, max_size=5, unique_by=lambda p: p.source.name))
+def test_who_shares_the_load_does_not_depend_on_who_is_stale(paths: list[Path]) -> None:
+    """A restart takes no path out of use (RFC 4724 §4.2: no difference in forwarding)."""
+    sharing = set(equal_cost(order(tuple(paths)), 9, 9))
+    for one in paths:
+        one.source.epoch = one.epoch
+    assert set(equal_cost(order(tuple(paths)), 9, 9)) == sharing
+
+
+def test_stale_paths_keep_their_place_among_those_that_share_the_load() -> None:
+    paths = [path(str(n), router_id=n, address=n) for n in range(1, 5)]
+    before = set(equal_cost(order(tuple(paths)), 3, 1))
+    paths[0].source.epoch += 1
+    now = order(tuple(paths))
+    assert now[0] is paths[1]
+    assert set(equal_cost(now, 3, 1)) == before

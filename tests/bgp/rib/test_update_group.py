@@ -115,6 +115,7 @@ steps = st.lists(
         st.tuples(st.just("withdraw"), st.integers(0, 2), st.just(0), st.lists(st.sampled_from(PREFIXES), min_size=1)),
         st.tuples(st.just("gone"), st.integers(0, 2), st.just(0), st.just([])),
         st.tuples(st.just("hop"), st.integers(0, 2), st.integers(0, 1), st.just([])),
+        st.tuples(st.sampled_from(["lost", "swept"]), st.integers(0, 2), st.just(0), st.just([])),
         st.tuples(st.just("flush"), st.just(0), st.just(0), st.just([])),
     ),
     max_size=25,
@@ -154,6 +155,13 @@ def test_members_know_the_best_paths_of_others(
             rib.withdraw(who, nlris)
         elif what == "gone":
             rib.remove_where(lambda path, who=who: path.source is who)  # type: ignore[misc]
+        elif what == "lost":  # its session, not its paths (RFC 4724)
+            rib.remove_where(lambda path, who=who: path.source is who and path.is_stale)  # type: ignore[misc]
+            who.epoch += 1
+            rib.turned_stale({who})
+            interned = {key: path for key, path in interned.items() if key[0] != number}
+        elif what == "swept":
+            rib.remove_where(lambda path, who=who: path.source is who and path.is_stale)  # type: ignore[misc]
         elif what == "hop":
             before = rib.using({hops[number]})
             hops[number].resolution = Resolution(reachable=bool(argument))
@@ -167,7 +175,7 @@ def test_members_know_the_best_paths_of_others(
         assert who.accepted[IPV4] == len(held)
     for value in rib.table.values():
         best = best_of(value)
-        assert best is (best_of(order(paths_of(value))))
+        assert best is best_of(order(paths_of(value)))
 
 
 @given(steps, st.sampled_from([ACCEPT_ALL, ONLY_EVEN]))
