@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bgp.config import RouteSource
@@ -83,6 +83,14 @@ def test_med_is_compared_within_a_neighbouring_as_whatever_the_order() -> None:
         assert order(some)[0] is b
 
 
+def test_who_is_stale_is_asked_among_any_number_of_paths() -> None:
+    paths = [path(name, router_id=number, address=number, stale=number < 3) for number, name in enumerate("abcde", 1)]
+    for some in itertools.permutations(paths):
+        assert order(some)[0] is paths[2]
+        assert "step 4e', fresh before stale: stale against fresh" in explain(some)[id(paths[0])]
+        assert "step 4f, " in explain(some)[id(paths[3])]
+
+
 def test_med_can_be_compared_across_neighbouring_ases() -> None:
     a = path("a", asns=(1, 9), med=10, router_id=1)
     b = path("b", asns=(2, 9), med=5, router_id=2)
@@ -100,6 +108,7 @@ attributes = st.builds(
     metric=st.integers(0, 1),
     router_id=st.integers(1, 3),
     reachable=st.booleans(),
+    clusters=st.integers(0, 1),
     address=st.integers(1, 9),
     stale=st.booleans(),
 )
@@ -129,6 +138,17 @@ def test_who_shares_the_load_does_not_depend_on_who_is_stale(paths: list[Path]) 
     for one in paths:
         one.source.epoch = one.epoch
     assert set(equal_cost(order(tuple(paths)), 9, 9)) == sharing
+
+
+@given(st.lists(attributes, min_size=2, max_size=6, unique_by=lambda p: p.source.name), st.integers(2, 3))
+@example([path("a", address=9, stale=True), path("b", clusters=1), path("c", clusters=1, address=2)], 2)
+def test_over_the_limit_a_restart_changes_at_most_the_last_place(paths: list[Path], limit: int) -> None:
+    """The path in use is always among them: what peers are told is where packets go."""
+    sharing = equal_cost(order(tuple(paths)), limit, limit)
+    for one in paths:
+        one.source.epoch = one.epoch
+    before = equal_cost(order(tuple(paths)), limit, limit)
+    assert set(sharing) == set(before) or (sharing[0] not in before and sharing[1:] == before[:-1])
 
 
 def test_stale_paths_keep_their_place_among_those_that_share_the_load() -> None:
