@@ -19,7 +19,7 @@ from bgp.wire.open import prepare
 
 _TICK_S = 0.1
 _BACKLOG = 4096
-_ACCEPTS_A_TURN = 256
+_ACCEPTS_A_TURN = 64  # the others wait for no more than that
 _WRITE_S = 10e-6  # what one write to one peer costs
 _FLUSH_WAITS_S = 0.02  # at most, while more comes in
 

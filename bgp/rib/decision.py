@@ -48,6 +48,10 @@ def _tie_breaks(path: Path) -> Any:
     return _bgp_identifier(path), clusters, len(source.address), source.address, source.name
 
 
+def _preference_text(path: Path) -> str:
+    return ("ours", "a peer's, or learned with a priority", "learned, behind peers")[path.rank[0]]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """`number` as in RFC 4271 §9.1.2.2 where it has one; `value` is what was compared, for people."""
@@ -60,7 +64,7 @@ class Step:
 
 STEPS: tuple[Step, ...] = (
     Step("1", "next hop is reachable", lambda p: _lowest(p, lambda x: not x.hop.reachable), lambda x: x.hop.reachable),
-    Step("2", "originated here", lambda p: _lowest(p, lambda x: x.rank[0]), lambda x: x.source.is_local),
+    Step("2", "originated here", lambda p: _lowest(p, lambda x: x.rank[0]), _preference_text),
     Step("3", "highest LOCAL_PREF", lambda p: _lowest(p, lambda x: x.rank[1]), lambda x: -x.rank[1]),
     Step("4a", "shortest AS path", lambda p: _lowest(p, lambda x: x.rank[2]), lambda x: x.rank[2]),
     Step("4b", "lowest origin", lambda p: _lowest(p, lambda x: x.rank[3]), lambda x: x.rank[3]),

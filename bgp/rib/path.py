@@ -33,7 +33,8 @@ class Source:
     """Who paths come from: a peer, the kernel or the configuration.
 
     `epoch` counts sessions: a path of an earlier one is stale (RFC 4724 §4.2). `rejected` keeps what import refused, so
-    that a new policy can be applied without asking the peer again.
+    that a new policy can be applied without asking the peer again. `preference` comes before all that routes say, the
+    lowest first: ours 0, a peer's 1.
     """
 
     __slots__ = (
@@ -44,12 +45,22 @@ class Source:
         "is_client",
         "kind",
         "name",
+        "preference",
         "rejected",
         "router_id",
     )
 
-    def __init__(self, name: str, kind: RouteSource, address: Address = b"", router_id: bytes = b"") -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: RouteSource,
+        address: Address = b"",
+        router_id: bytes = b"",
+        *,
+        preference: int | None = None,
+    ) -> None:
         self.name = name
+        self.preference = (0 if kind in ("kernel", "originate") else 1) if preference is None else preference
         self.kind: RouteSource = kind
         self.address = address
         self.router_id = router_id
@@ -114,7 +125,7 @@ class Path:
                 length, origin = fields.as_path_length, fields.origin
                 if fields.local_pref is not None:
                     local_pref = fields.local_pref
-            rank = self._rank = (0 if self.source.is_local else 1, -local_pref, length, origin)
+            rank = self._rank = (self.source.preference, -local_pref, length, origin)
         return rank
 
 

@@ -8,6 +8,7 @@ is whole afterwards.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import random
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rich.console import Console
 from rich.table import Table as TextTable
@@ -31,7 +33,7 @@ from tests.bench.scenarios import Settings
 from tests.bench.table import MARKER, announcement, full_table, withdrawal
 
 CLIENTS = 40
-FLIP_S = 20.0
+FLIP_S = 90.0
 MASS_ROUTES = 2_000_000
 
 Offence = Callable[[str, int], None]
@@ -62,10 +64,14 @@ def stops_reading(host: str, port: int) -> None:
         time.sleep(10)
 
 
+@lru_cache
+def masses() -> bytes:
+    return full_table(MASS_ROUTES, MASS_ROUTES // 10, 65001, next_hop_of(CLIENTS, "ipv4"), local_pref=100).stream
+
+
 def sends_masses(host: str, port: int) -> None:
     sock = _established(host, port)
-    table = full_table(MASS_ROUTES, MASS_ROUTES // 10, 65001, next_hop_of(CLIENTS, "ipv4"), local_pref=100)
-    sock.sendall(table.stream)
+    sock.sendall(masses())
     _read_for_ever(sock)
 
 
@@ -150,6 +156,8 @@ class Outcome:
 def measure(offence: str, seconds: float) -> Outcome:
     population = nodes(CLIENTS + 1, 4)
     names = [f"c{number}" for number in range(CLIENTS)]
+    if OFFENCES[offence] is sends_masses:
+        masses()  # the process that sends them has them from here
     with bed(DAEMONS["catbird"], Settings(), population, names) as world:
         world.clients.pop()
         world.connect(world.clients, announce=False)
@@ -180,7 +188,7 @@ def measure(offence: str, seconds: float) -> Outcome:
         world.process.check_alive()
         down = [client.name for client in world.clients if client.name not in world.fleet.up]
         problems += [f"{', '.join(down)} lost their sessions"] if down else []
-        latencies.sort()
+        latencies = sorted(latencies) or [math.inf]
         p99 = latencies[int(len(latencies) * 0.99)]
         p50 = statistics.median(latencies)
         return Outcome(offence, p50, p99, latencies[-1], before_mib, peak_mib, cpu_share, problems)
@@ -195,18 +203,16 @@ def _flip(world: Bed, problems: list[str]) -> list[float]:
         begin = last_at = time.monotonic()
         world.fleet.send(world.clients[0], message)
 
-        def look(waiting: set[int] = waiting) -> None:
+        def all_heard(waiting: set[int] = waiting) -> bool:
             nonlocal last_at
             for judge, arrived_at, data in world.fleet.unjudged:
                 if id(judge) in waiting and prefix in data:
                     waiting.discard(id(judge))
                     last_at = arrived_at
             world.fleet.forget_unjudged()
-
-        def is_done(_: float, waiting: set[int] = waiting) -> bool:
             return not waiting
 
-        if not world.fleet.run(is_done, FLIP_S, look):
+        if not world.fleet.run(lambda _: False, FLIP_S, all_heard):
             problems.append(f"{len(waiting)} clients had not heard of a flip after {FLIP_S:.0f} s")
             break
         found.append((last_at - begin) * 1000)
