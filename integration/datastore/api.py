@@ -100,5 +100,5 @@ class Datastore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Ends watches and connections. Afterwards every method raises Unavailable."""
+        """Ends watches and connections. Afterwards every method but this raises Unavailable."""
         ...

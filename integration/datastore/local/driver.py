@@ -174,6 +174,8 @@ class LocalDatastore:
         await self.expire()
 
     async def close(self) -> None:
+        if self.is_closed:
+            return
         self.is_closed = True
         await self.tail.stop()
         if self.flushing:

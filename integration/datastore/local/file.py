@@ -106,10 +106,11 @@ class StoreFile:
         retry_while_busy(lambda: connection.execute("PRAGMA journal_mode = wal"))
         connection.execute(f"PRAGMA synchronous = {self.synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {16 << 20}")
-        with transaction(connection):
-            if not connection.execute("PRAGMA user_version").fetchone()[0]:
-                for statement in SCHEMA.strip().split(";\n"):
-                    connection.execute(statement.removesuffix(";"))
+        if not format_of(connection):
+            with transaction(connection):
+                if not format_of(connection):  # nobody was faster
+                    for statement in SCHEMA.strip().split(";\n"):
+                        connection.execute(statement.removesuffix(";"))
         if self.identity is None:
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
@@ -118,7 +119,7 @@ class StoreFile:
 
     def check_format(self, connection: sqlite3.Connection) -> None:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = format_of(connection)
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if application != APPLICATION_ID and not (is_empty and not version):
             raise BrokenStore(f"{self.path} is another program's SQLite file", "give another path")
@@ -267,6 +268,11 @@ class StoreFile:
         ).fetchone()[0]
         if too_old is not None:
             connection.execute("DELETE FROM log WHERE revision <= ?", (too_old,))
+
+
+def format_of(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 def living_row(connection: sqlite3.Connection, key: Key, now: float) -> Row | None:
