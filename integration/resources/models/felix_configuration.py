@@ -17,6 +17,7 @@ from integration.resources.fields import (
     IPv4CIDRText,
     IPv4Text,
     IPv6Text,
+    LogFilters,
     NetText,
     NumericPort,
     Port,
@@ -30,7 +31,8 @@ from integration.resources.rules import Default, Items, OneOf, Pattern, Range, R
 Whole = Annotated[int | None, Range(0)]
 PortOrZero = Annotated[int | None, Range(0, 65535)]
 KeyValues = Annotated[str, Pattern(r"\s*([\w-]+=[^,]*(,\s*|$))*", "comma-separated NAME=VALUE pairs")]
-TimerText = Annotated[str, Pattern(r"([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto", "Auto, or a duration such as 90s")]
+# Calico's pattern has `ms` too, which m and s allow anyway, and so would take Python's matcher ages to refuse.
+TimerText = Annotated[str, Pattern(r"([0-9]*(\.[0-9]*)?(s|h|m|us))+|Auto", "Auto, or a duration such as 90s")]
 
 
 class ProtoPort(Model):
@@ -246,7 +248,7 @@ class FelixConfigurationSpec(Model):
     bpf_kube_proxy_iptables_cleanup_enabled: bool | None = None
     bpf_kube_proxy_min_sync_period: Duration = ""
     bpf_l3_iface_pattern: RegexText = ""
-    bpf_log_filters: dict[str, str] | None = None
+    bpf_log_filters: LogFilters = None
     bpf_log_level: Annotated[str, OneOf("", "Off", "Info", "Debug", ignore_case=True)] = ""
     bpf_maglev_max_endpoints_per_service: Whole = None
     bpf_maglev_max_services: Whole = None

@@ -65,7 +65,7 @@ class IPReservation(Resource):
 
 class IPAMConfigurationSpec(Model):
     strict_affinity: bool = False
-    auto_allocate_blocks: Annotated[bool, Default(True)] = True
+    auto_allocate_blocks: Annotated[bool, Default(True)] = False
     max_blocks_per_host: Annotated[int, Range(0, 2**31 - 1)] = 0  # 0: 20 of each family
     kube_virt_vm_address_persistence: Annotated[str | None, OneOf("Enabled", "Disabled")] = None
     ip_cooldown_seconds: Annotated[int, Range(0, 2**31 - 1)] = 0

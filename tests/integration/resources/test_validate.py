@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from integration.resources.base import Problem, Resource
-from integration.resources.kinds import KINDS
+from integration.resources import documents
+from integration.resources.base import Problem, Resource, ResourceError
+from integration.resources.kinds import ALL, KINDS, Kind
 from integration.resources.validate import defaulted, validate
+from tests.integration.resources.samples import MEANINGFUL, objects
 
 NAMES = {"ClusterInformation": "default", "KubeControllersConfiguration": "default", "IPAMConfiguration": "default"}
 ALLOW: dict[str, Any] = {"action": "Allow"}
@@ -61,6 +67,14 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("BGPPeer", {"ttlSecurity": 256}, "spec.ttlSecurity", "0 to 255"),
     ("BGPPeer", {"filters": ["a", ""]}, "spec.filters[1]", "is required"),
     ("BGPPeer", {"node": "N"}, "spec.node", "lower-case"),
+    ("NetworkPolicy", policy(source={"nets": [""]}), "spec.ingress[0].source.nets[0]", "has no prefix length"),
+    ("NetworkPolicy", policy(protocol="17", icmp={"type": 8}), "spec.ingress[0].icmp", "ICMP or ICMPv6"),
+    ("NetworkPolicy", policy(protocol="256"), "spec.ingress[0].protocol", "1 to 255"),
+    ("NetworkPolicy", policy(metadata={"annotations": {"a b": "c"}}), "spec.ingress[0].metadata.annotations", "'a b'"),
+    ("Profile", {"labelsToApply": {"a": "b c"}}, "spec.labelsToApply", "no label can have"),
+    ("HostEndpoint", {"node": "n", "expectedIPs": [""]}, "spec.expectedIPs[0]", "not an IP address"),
+    ("WorkloadEndpoint", WORKLOAD | {"ipNetworks": [""]}, "spec.ipNetworks[0]", "not an IP address"),
+    ("FelixConfiguration", {"bpfLogFilters": {"a b": "c"}}, "spec.bpfLogFilters", "no interface can have"),
     ("BGPPeer", {"password": {"secretKeyRef": {"name": "s"}}}, "spec.password.secretKeyRef.key", "is required"),
     ("BGPConfiguration", {"asNumber": 1}, "spec.asNumber", "BGPConfiguration named default"),
     ("BGPConfiguration", {"listenPort": 0}, "spec.listenPort", "1 to 65535"),
@@ -211,6 +225,9 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("FelixConfiguration", {"iptablesBackend": "ebpf"}, "spec.iptablesBackend", "Auto, Legacy, NFT"),
     ("FelixConfiguration", {"featureDetectOverride": "SNAT"}, "spec.featureDetectOverride", "NAME=VALUE"),
     ("FelixConfiguration", {"bpfDataIfacePattern": "("}, "spec.bpfDataIfacePattern", "not a regular expression"),
+    ("FelixConfiguration", {"bpfDataIfacePattern": "a{99999999999}"}, "spec.bpfDataIfacePattern", "not a regular"),
+    ("FelixConfiguration", {"bpfDataIfacePattern": "(" * 9999}, "spec.bpfDataIfacePattern", "not a regular"),
+    ("FelixConfiguration", {"bpfConntrackTimeouts": {"tcpSynSent": "90"}}, "spec.bpfConntrackTimeouts.tcpSynSent", "Auto"),
     ("KubeControllersConfiguration", {"controllers": {"node": {"hostEndpoint": {"templates": [{"labels": {}}]}}}},
      "spec.controllers.node.hostEndpoint.templates[0]", "interfaceCIDRs or interfacePattern"),
     ("KubeControllersConfiguration", {"prometheusMetricsPort": 65536}, "spec.prometheusMetricsPort", "0 to 65535"),
@@ -251,6 +268,13 @@ ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("NetworkPolicy", policy(source={"namespaceSelector": " global( )"})),
     ("NetworkPolicy", policy(source=SERVICE, http={"methods": ["GET"], "paths": [{"prefix": "/"}]})),
     ("NetworkPolicy", policy(protocol="ICMPv6", icmp={"type": 0}, ipVersion=6)),
+    ("NetworkPolicy", policy(protocol="6", source={"ports": [1]}, http={"methods": ["GET"]})),
+    ("NetworkPolicy", policy(protocol="1", icmp={"type": 8})),
+    ("NetworkPolicy", policy(ipVersion=4, source={"nets": ["10.0.0.0/8"]}, destination={"notNets": ["10.1.0.0/16"]})),
+    ("WorkloadEndpoint", WORKLOAD | {"ipNetworks": ["10.0.0.1"], "ipNATs": [{"internalIP": "10.0.0.1", "externalIP": "10.0.0.2"}]}),
+    ("NetworkPolicy", policy(metadata={"annotations": {"Example.org/a": "any text"}})),
+    ("FelixConfiguration", {"bpfLogFilters": {"weps": "icmp"}}),
+    ("FelixConfiguration", {"bpfConntrackTimeouts": {"tcpSynSent": "1m30.5s", "udpTimeout": "90ms", "icmpTimeout": "Auto"}}),
     ("NetworkPolicy", policy(protocol=58, icmp={"type": 128, "code": 0})),
     ("GlobalNetworkPolicy", {"preDNAT": True, "applyOnForward": True, "types": ["Ingress"], "order": 0.5}),
     ("Profile", {"ingress": [ALLOW], "labelsToApply": {"a": "b"}}),
@@ -402,3 +426,119 @@ def test_policies_are_labelled_with_their_tier() -> None:
 
 def test_a_pool_that_cannot_be_read_keeps_its_words() -> None:
     assert defaulted(resource("IPPool", {"cidr": "10.0.0.0/99"})).to_json()["spec"]["cidr"] == "10.0.0.0/99"
+
+
+HOSTILE = [
+    "1" * 100_000,
+    "ms" * 50_000 + "!",
+    "a-" * 50_000,
+    "a." * 50_000 + "_",
+    "1." * 50_000,
+    ":" * 100_000,
+    "A=," * 30_000 + "!",
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:4])
+def test_long_texts_are_refused_in_good_time(text: str) -> None:
+    timers = dict.fromkeys(("tcpSynSent", "udpTimeout"), text)
+    felix = {"bpfConntrackTimeouts": timers, "reportingInterval": text, "featureGates": text, "openstackRegion": text}
+    assert len(found("FelixConfiguration", felix)) >= 3
+    peer = dict.fromkeys(("peerIP", "node", "reachableBy", "maxRestartTime", "nodeSelector"), text)
+    assert len(found("BGPPeer", peer, name=text, labels={text: text}, annotations={text: text})) >= 7
+    rule = {"source": {"nets": [text], "ports": [text]}, "protocol": text}
+    assert found("NetworkPolicy", policy(**rule), name=text)
+    assert found("BGPFilter", {"exportV4": [IN | {"cidr": text, "communities": {"values": [text]}}]})
+
+
+RESOURCES = [kind for kind in ALL if kind.is_resource]
+sampled = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+
+
+@pytest.mark.parametrize("kind", RESOURCES, ids=lambda kind: kind.name)
+@sampled
+@given(data=st.data())
+def test_whatever_can_be_read_can_be_validated_and_every_problem_says_what_is_wrong(
+    kind: Kind, data: st.DataObject
+) -> None:
+    read = kind.model.from_json(data.draw(objects(kind.model)))
+    assert isinstance(read, Resource)
+    for each in (read, defaulted(read)):
+        for problem in validate(each):
+            assert problem.field
+            assert problem.reason
+
+
+FULL = [document.resource for document in documents.read(Path(__file__).with_name("full.yaml").read_text())]
+GOOD = [resource(kind, spec) for kind, spec in ALLOWED]
+
+
+@pytest.mark.parametrize("good", [*FULL, *GOOD], ids=lambda good: type(good).__name__)
+def test_one_odd_value_anywhere_in_a_good_resource_makes_problems_and_no_errors(good: Resource) -> None:
+    written = good.to_json()
+    for path, leaf in leaves(written):
+        for odd in MEANINGFUL if isinstance(leaf, str) else (0, 1, 5, 2**31) if isinstance(leaf, int) else ():
+            changed_one = replaced(written, path, odd)
+            try:
+                read = type(good).from_json(changed_one)
+            except ResourceError:
+                continue  # another type than the field's
+            validate(read)
+            validate(defaulted(read))
+
+
+Steps = tuple[str | int, ...]
+
+
+def leaves(value: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:
+    if isinstance(value, dict | list):
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, step))
+    else:
+        yield path, value
+
+
+def replaced(value: Any, path: Steps, leaf: Any) -> Any:
+    if not path:
+        return leaf
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
+    copied[path[0]] = replaced(value[path[0]], path[1:], leaf)
+    return copied
+
+
+@pytest.mark.parametrize("kind", RESOURCES, ids=lambda kind: kind.name)
+@sampled
+@given(data=st.data())
+def test_defaults_change_nothing_that_is_said(kind: Kind, data: st.DataObject) -> None:
+    said = data.draw(objects(kind.model))
+    read = kind.model.from_json(said)
+    assert isinstance(read, Resource)
+    filled = defaulted(read)
+    assert changed(said, filled.to_json(), "") == set() or kind.name == "IPPool"
+    assert changed(said, filled.to_json(), "") <= {".spec.cidr"}  # written as Calico writes it
+    assert read.to_json() == kind.model.from_json(said).to_json()
+    assert defaulted(filled).to_json() == filled.to_json()
+
+
+def changed(before: Any, after: Any, path: str) -> set[str]:
+    """Where `after` says something else than `before`, which said something."""
+    if before in ("", None, [], {}) or (path == ".spec.blockSize" and before == 0):
+        return set()
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {place for name in before for place in changed(before[name], after.get(name), f"{path}.{name}")}
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return {place for index, item in enumerate(before) for place in changed(item, after[index], f"{path}[{index}]")}
+    return set() if before == after else {path}
+
+
+def test_a_wrong_word_about_calicos_own_tier_is_not_mended_but_refused() -> None:
+    filled = defaulted(resource("Tier", {"defaultAction": "Pass"}, name="default"))
+    assert [problem.field for problem in validate(filled)] == ["spec.defaultAction"]
+
+
+def test_a_status_gets_no_defaults() -> None:
+    status: dict[str, Any] = {"runningConfig": {"controllers": {"loadBalancer": {}}}}
+    read = KINDS["KubeControllersConfiguration"].model.from_json({"metadata": {"name": "default"}, "status": status})
+    assert isinstance(read, Resource)
+    assert defaulted(read).to_json()["status"] == status
