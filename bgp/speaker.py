@@ -101,6 +101,7 @@ class Speaker:
         self._is_convergence_due = False
         self._agenda = Agenda()
         self._departed: set[Source] = set()  # gone in this turn; their paths go all at once
+        self._turned_stale: set[Source] = set()  # gone in this turn, and their paths stay
         self._advancing: set[Neighbour] = set()  # members that lack something and can be sent more
         for peer in config.peers:
             if peer.range is None:
@@ -335,6 +336,7 @@ class Speaker:
             self._sweep(neighbour, FAMILIES, "the peer went away again")
             source.epoch += 1
             self._sweep(neighbour, [f for f in FAMILIES if f not in restart.families], "")
+            self._turned_stale.add(source)
             neighbour.stale_until = self._now + restart.time_s
             kept = {family.name: source.accepted[family] for family in restart.families}
             self._events.event("stale_routes_kept", peer=neighbour.name, routes=kept, for_s=restart.time_s)
@@ -427,6 +429,8 @@ class Speaker:
         if self._departed:
             self._remove_departed()
         for family, rib in self.ribs.items():
+            if self._turned_stale and any(source.accepted[family] for source in self._turned_stale):
+                rib.turned_stale(self._turned_stale)
             log = rib.take_log()
             if log:
                 for group in list(self.groups.values()):
@@ -434,6 +438,7 @@ class Speaker:
             if rib.dirty and self._fib is not None:
                 dirty, rib.dirty = rib.dirty, set()
                 self._fib.apply(family, self._fib_routes(family, dirty))
+        self._turned_stale.clear()
         if self._is_convergence_due:
             self._look_for_convergence()
         if self._advancing:

@@ -36,6 +36,18 @@ def _bgp_identifier(path: Path) -> bytes:
     return path.attributes.fields.originator_id or path.source.router_id
 
 
+def _fresh(paths: Survivors) -> Survivors:
+    """RFC 4724 §4.2 leaves it open. Who is gone for now cannot say that a prefix has moved."""
+    return [path for path in paths if path.epoch == path.source.epoch] or paths
+
+
+def _tie_breaks(path: Path) -> Any:
+    """Steps 4f to the last, as a key."""
+    source = path.source
+    clusters = len(path.attributes.fields.cluster_list)
+    return _bgp_identifier(path), clusters, len(source.address), source.address, source.name
+
+
 def _preference_text(path: Path) -> str:
     return ("ours", "a peer's, or learned with a priority", "learned, behind peers")[path.rank[0]]
 
@@ -64,6 +76,7 @@ STEPS: tuple[Step, ...] = (
         lambda p: _lowest(p, lambda x: x.hop.resolution.metric),
         lambda x: x.hop.resolution.metric,
     ),
+    Step("4e'", "fresh before stale", _fresh, lambda x: "stale" if x.is_stale else "fresh"),
     Step(
         "4f",
         "lowest BGP identifier",
@@ -89,6 +102,7 @@ STEPS: tuple[Step, ...] = (
 _COMPARE_ALL_MEDS = Step(
     "4c", "lowest MED", lambda p: _lowest(p, lambda x: x.attributes.fields.med or 0), STEPS[5].value
 )
+_SHARED_STEPS = 8  # up to 4e
 _ALWAYS = (*STEPS[:5], _COMPARE_ALL_MEDS, *STEPS[6:])
 
 
@@ -122,16 +136,20 @@ def order(paths: tuple[Path, ...], always_compare_med: bool = False) -> tuple[Pa
 def equal_cost(
     paths: tuple[Path, ...], limit_ebgp: int, limit_ibgp: int, always_compare_med: bool = False
 ) -> tuple[Path, ...]:
-    """The best and those that only the tie-breaks from 4f on put behind it: what may share the load."""
+    """The best and those that only the steps behind 4e put behind it: what may share the load.
+
+    Who is stale stays (RFC 4724: a restart changes no forwarding); only the best takes the last place of those that are
+    over the limit.
+    """
     best = paths[0]
     limit = limit_ibgp if best.source.kind == "ibgp" else limit_ebgp
     if limit < 2 or len(paths) < 2:
         return (best,)
     survivors = list(paths)
-    for step in _steps(always_compare_med)[:8]:
+    for step in _steps(always_compare_med)[:_SHARED_STEPS]:
         survivors = step.keep(survivors)
     others = [path for path in survivors if path is not best]
-    others.sort(key=lambda path: (_bgp_identifier(path), path.source.address))
+    others.sort(key=_tie_breaks)
     return (best, *others[: limit - 1])
 
 

@@ -8,7 +8,7 @@ together: the decision runs once a distinct value, the table is changed in bulk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from itertools import repeat
 
 from bgp.families import Family, Nlri
@@ -101,6 +101,16 @@ class LocRib:
             elif self.tracks_fib:
                 self.dirty.update(run)  # another way out, or another member of a multipath
 
+    def turned_stale(self, sources: Set[Source]) -> None:
+        """Their sessions are gone, their paths stay for now (RFC 4724 §4.2): choose again where these compete.
+
+        That they are fresh again needs no call: a path of a new session is a new object, and to announce it is to choose.
+        """
+        for old, run in self._competing(lambda path: path.source in sources):
+            new = order(old, self.always_compare_med)
+            if new is not old:
+                self._set(old, new, run)
+
     def of_source(self, source: Source) -> list[tuple[Path, list[Nlri]]]:
         """The source's paths with their prefixes."""
         return self.where(lambda path: path.source is source)
@@ -129,7 +139,7 @@ class LocRib:
 
     def competing(self) -> list[tuple[Value, Path | None, list[Nlri]]]:
         """All destinations with more than one path, for `decide_again` by other rules."""
-        return [(old, best_of(old), run) for old, run in self._select(lambda _: True) if not isinstance(old, Path)]
+        return [(old, best_of(old), run) for old, run in self._competing(lambda _: True)]
 
     def count_by_best(self) -> dict[Path, int]:
         """Best path → how many prefixes have it. Counted in C: 0.1 s for a full table."""
@@ -147,12 +157,19 @@ class LocRib:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _select(self, wanted: Callable[[Path], bool]) -> list[tuple[Value, list[Nlri]]]:
+    def _competing(self, wanted: Callable[[Path], bool]) -> list[tuple[tuple[Path, ...], list[Nlri]]]:
+        """As `_select`, of those with more than one path; the others cost a look."""
+        items = (item for item in self.table.items() if type(item[1]) is tuple)
+        return self._select(wanted, items)  # type: ignore[return-value]
+
+    def _select(
+        self, wanted: Callable[[Path], bool], items: Iterable[tuple[Nlri, Value]] | None = None
+    ) -> list[tuple[Value, list[Nlri]]]:
         """Destinations with such a path, grouped by value. One walk over the table."""
         verdicts: dict[int, list[Nlri] | None] = {}
         groups: list[tuple[Value, list[Nlri]]] = []
         unknown = object()
-        for nlri, value in self.table.items():
+        for nlri, value in self.table.items() if items is None else items:
             run = verdicts.get(id(value), unknown)
             if run is unknown:
                 paths = (value,) if isinstance(value, Path) else value

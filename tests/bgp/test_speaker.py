@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from bgp.families import IPV4, Address, Family, Nlri, parse_prefix
 from bgp.ports import FibRoute, LearnedRoute, NextHop, Resolution
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.loc_rib import LocRib
+from bgp.rib.path import Source
 from tests.bgp.world import Node, World, config_of, originate, peer
 
 EBGP = {"import": "accept", "export": "accept"}
@@ -408,9 +410,10 @@ def test_policies_that_do_not_ask_for_the_interface_are_left_alone(
     assert set(b.routes()) == {"10.1.0.0/26"}
 
 
-def test_equal_paths_share_the_load_up_to_the_limit(world: World) -> None:
+def sharing(world: World, limit: int) -> tuple[Node, Kernel]:
+    """9, which hears of one prefix from 1, 2 and 3, all equally good."""
     kernel = Kernel()
-    text = '[speaker]\nasn = 64513\nrouter_id = "10.0.0.9"\nmultipath = 2\n' + KERNEL
+    text = f'[speaker]\nasn = 64513\nrouter_id = "10.0.0.9"\nmultipath = {limit}\n' + KERNEL
     for number in (1, 2, 3):
         world.node(
             f"10.0.0.{number}",
@@ -419,10 +422,57 @@ def test_equal_paths_share_the_load_up_to_the_limit(world: World) -> None:
         text += peer(number, asn=64500 + number, **EBGP)
     node = world.node("10.0.0.9", text, fib=kernel, next_hops=kernel)
     world.start()
-    assert len(kernel.routes[PREFIX].next_hops) == 2
+    return node, kernel
+
+
+def ways_out(kernel: Kernel) -> set[int]:
+    return {hop.address[3] for hop in kernel.routes[PREFIX].next_hops}
+
+
+def test_equal_paths_share_the_load_up_to_the_limit(world: World) -> None:
+    node, kernel = sharing(world, 2)
+    assert ways_out(kernel) == {1, 2}
     node.speaker.shutdown_peer("p1", "", world.now)
     world.settle()
-    assert {hop.address[3] for hop in kernel.routes[PREFIX].next_hops} == {2, 3}
+    assert ways_out(kernel) == {2, 3}
+
+
+def test_a_peer_that_restarts_keeps_its_share_of_the_load(world: World) -> None:
+    node, kernel = sharing(world, 2)
+    world.nodes[bytes([10, 0, 0, 1])].kill()
+    world.run(1.0)
+    assert node.routes()["10.1.0.0/26"]["peer"] == "p2"
+    assert ways_out(kernel) == {1, 2}
+    world.run(121.0)
+    assert ways_out(kernel) == {2, 3}
+
+
+def test_the_kernels_route_follows_the_fresh_path_where_one_is_used(world: World) -> None:
+    _, kernel = sharing(world, 1)
+    assert ways_out(kernel) == {1}
+    world.nodes[bytes([10, 0, 0, 1])].kill()
+    world.settle()
+    assert ways_out(kernel) == {2}
+
+
+def test_sessions_lost_in_one_turn_cost_one_walk_and_no_detour(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, kernel = sharing(world, 1)
+    walks: list[set[str]] = []
+    walk = LocRib.turned_stale
+
+    def counted(rib: LocRib, sources: Set[Source]) -> None:
+        walks.append({source.name for source in sources})
+        walk(rib, sources)
+
+    monkeypatch.setattr(LocRib, "turned_stale", counted)
+    for number in (1, 2, 3):
+        world.nodes[bytes([10, 0, 0, number])].kill()
+    world.settle()
+    assert walks == [{"p1", "p2", "p3"}], "and none of the IPv6 table, where they have nothing"
+    assert node.routes()["10.1.0.0/26"]["peer"] == "p1", "all are stale, so nothing has changed between them"
+    assert ways_out(kernel) == {1}
+    node.speaker.flush(world.now)
+    assert len(walks) == 1
 
 
 def test_what_the_kernel_has_is_announced_and_withdrawn(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.bgp.world import Node, World, config_of, originate, peer
@@ -29,6 +31,13 @@ def hub_text(
 
 def hub(world: World, address: str = HUB, **options: object) -> Node:
     return world.node(address, hub_text(address, **options))  # type: ignore[arg-type]
+
+
+def paths_of(node: Node, prefix: str) -> list[dict[str, Any]]:
+    """All, the best first."""
+    [view] = [view for view in node.speaker.routes_view(prefix=prefix) if view is not None]
+    paths: list[dict[str, Any]] = view["paths"]
+    return paths
 
 
 def test_clients_hear_everybody_and_non_clients_hear_clients() -> None:
@@ -157,9 +166,6 @@ def test_who_comes_later_hears_all_and_who_goes_is_forgotten_by_all() -> None:
         assert set(node.routes()) == {route(1), route(2)}
 
 
-@pytest.mark.xfail(
-    reason="step 4f does not ask whether a path is stale: the lower ORIGINATOR_ID wins for restart_time_s"
-)
 def test_what_moved_while_a_reflector_was_dead_is_followed_by_the_other() -> None:
     """The dead one's path is stale and leads to node 1, the survivor's is fresh and leads to node 3."""
     world = World()
@@ -173,3 +179,24 @@ def test_what_moved_while_a_reflector_was_dead_is_followed_by_the_other() -> Non
     nodes[2].speaker.reconfigure(config_of("10.0.0.3", originate(route(3), route(1)) + peers), world.now)
     world.run(5.0)
     assert nodes[1].routes()[route(1)]["next_hop"] == "10.0.0.3"
+    lost = [path for path in paths_of(nodes[1], route(1)) if path["stale"]]
+    assert [path["next_hop"] for path in lost] == ["10.0.0.1"]
+    assert "fresh before stale" in lost[0]["reason"]
+
+
+def test_nobody_sends_packets_by_a_dead_reflectors_word_while_another_says_the_same() -> None:
+    """The survivor's path wins when the other turns stale, and the other's again when it has come back and said so."""
+    world = World()
+    nodes = spokes(world, 1, 2, hubs=(8, 9))
+    pair = [hub(world, address, clients=(1, 2)) for address in ("10.0.0.8", "10.0.0.9")]
+    world.start()
+    assert nodes[1].routes()[route(1)]["peer"] == "p8", "the lower address, all else being equal"
+    pair[0].kill()
+    world.run(1.0)
+    assert {path["peer"]: path["stale"] for path in paths_of(nodes[1], route(1))} == {"p9": False, "p8": True}
+    assert nodes[1].routes()[route(1)]["peer"] == "p9"
+    back = hub(world, "10.0.0.8", clients=(1, 2))
+    back.speaker.start(world.now)
+    world.run(20.0)
+    assert {path["peer"]: path["stale"] for path in paths_of(nodes[1], route(1))} == {"p8": False, "p9": False}
+    assert nodes[1].routes()[route(1)]["peer"] == "p8"

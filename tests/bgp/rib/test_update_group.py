@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bgp.config import ACCEPT_ALL, Policy, PolicyRule, PrefixMatch, RouteSetting
@@ -92,6 +92,17 @@ def path_of(origin: Source, length: int, hop: HopState) -> Path:
     return Path(origin, build(next_hop=hop.address, as_path=value), hop)
 
 
+def sweep(rib: LocRib, who: Source) -> None:
+    rib.remove_where(lambda path: path.source is who and path.is_stale)
+
+
+def lose(rib: LocRib, who: Source) -> None:
+    """Its session, not its paths (RFC 4724 §4.2)."""
+    sweep(rib, who)
+    who.epoch += 1
+    rib.turned_stale({who})
+
+
 def expected(rib: LocRib, member: Source, policy: Policy) -> dict[Nlri, tuple[str, int | None]]:
     told: dict[Nlri, tuple[str, int | None]] = {}
     for nlri, value in rib.table.items():
@@ -107,6 +118,18 @@ def expected(rib: LocRib, member: Source, policy: Policy) -> dict[Nlri, tuple[st
     return told
 
 
+LOST_AND_BACK = [  # one as good as the other: what is fresh is used, as long as there is such a one
+    ("announce", 0, 1, PREFIXES[:2]),
+    ("announce", 1, 1, PREFIXES[:2]),
+    ("flush", 0, 0, []),
+    ("lost", 0, 0, []),
+    ("flush", 0, 0, []),
+    ("announce", 0, 1, PREFIXES[:1]),
+    ("flush", 0, 0, []),
+    ("lost", 1, 0, []),
+    ("flush", 0, 0, []),
+    ("swept", 0, 0, []),
+]
 steps = st.lists(
     st.one_of(
         st.tuples(
@@ -115,6 +138,7 @@ steps = st.lists(
         st.tuples(st.just("withdraw"), st.integers(0, 2), st.just(0), st.lists(st.sampled_from(PREFIXES), min_size=1)),
         st.tuples(st.just("gone"), st.integers(0, 2), st.just(0), st.just([])),
         st.tuples(st.just("hop"), st.integers(0, 2), st.integers(0, 1), st.just([])),
+        st.tuples(st.sampled_from(["lost", "swept"]), st.integers(0, 2), st.just(0), st.just([])),
         st.tuples(st.just("flush"), st.just(0), st.just(0), st.just([])),
     ),
     max_size=25,
@@ -125,7 +149,9 @@ slow_steps = st.lists(
             st.just("announce"), st.integers(0, 2), st.integers(0, 3), st.lists(st.sampled_from(PREFIXES), min_size=1)
         ),
         st.tuples(st.just("withdraw"), st.integers(0, 2), st.just(0), st.lists(st.sampled_from(PREFIXES), min_size=1)),
-        st.tuples(st.sampled_from(["stuck", "moving", "table"]), st.integers(0, 2), st.just(0), st.just([])),
+        st.tuples(
+            st.sampled_from(["stuck", "moving", "table", "lost", "swept"]), st.integers(0, 2), st.just(0), st.just([])
+        ),
         st.tuples(st.just("flush"), st.just(0), st.just(0), st.just([])),
     ),
     max_size=30,
@@ -134,6 +160,7 @@ slow_steps = st.lists(
 
 @settings(max_examples=300)
 @given(steps, st.sampled_from([ACCEPT_ALL, ONLY_EVEN]), st.integers(1, 3))
+@example(LOST_AND_BACK, ACCEPT_ALL, 3)
 def test_members_know_the_best_paths_of_others(
     some: list[tuple[str, int, int, list[Nlri]]], policy: Policy, member_count: int
 ) -> None:
@@ -154,6 +181,11 @@ def test_members_know_the_best_paths_of_others(
             rib.withdraw(who, nlris)
         elif what == "gone":
             rib.remove_where(lambda path, who=who: path.source is who)  # type: ignore[misc]
+        elif what == "lost":
+            lose(rib, who)
+            interned = {key: path for key, path in interned.items() if key[0] != number}
+        elif what == "swept":
+            sweep(rib, who)
         elif what == "hop":
             before = rib.using({hops[number]})
             hops[number].resolution = Resolution(reachable=bool(argument))
@@ -167,7 +199,7 @@ def test_members_know_the_best_paths_of_others(
         assert who.accepted[IPV4] == len(held)
     for value in rib.table.values():
         best = best_of(value)
-        assert best is (best_of(order(paths_of(value))))
+        assert best is best_of(order(paths_of(value)))
 
 
 @given(steps, st.sampled_from([ACCEPT_ALL, ONLY_EVEN]))
@@ -197,6 +229,7 @@ def test_who_joins_late_or_changes_group_knows_the_same(
 
 @settings(max_examples=300)
 @given(slow_steps, st.sampled_from([ACCEPT_ALL, ONLY_EVEN]), st.booleans())
+@example([("stuck", 2, 0, []), *LOST_AND_BACK], ACCEPT_ALL, False)
 def test_members_that_stop_reading_hold_up_nobody_and_catch_up(
     some: list[tuple[str, int, int, list[Nlri]]], policy: Policy, is_compacted: bool
 ) -> None:
@@ -213,6 +246,10 @@ def test_members_that_stop_reading_hold_up_nobody_and_catch_up(
             rib.announce(path_of(sources[number], argument, hops[number]), nlris)
         elif what == "withdraw":
             rib.withdraw(sources[number], nlris)
+        elif what == "lost":
+            lose(rib, sources[number])
+        elif what == "swept":
+            sweep(rib, sources[number])
         elif what == "stuck":
             listener.waiting, listener.was_late = LATE_OCTETS + 1, True
         elif what == "moving":
