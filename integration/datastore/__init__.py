@@ -1,0 +1,1 @@
+"""Where resources are kept: one interface over a local file, etcd and Kubernetes."""

@@ -1,0 +1,1 @@
+"""One SQLite file as datastore: the default where there is no cluster."""
