@@ -12,10 +12,10 @@ API_VERSION = "projectcalico.org/v3"
 
 # Words that Calico's JSON names write in capitals when they are not the first word of the name.
 CAPITALS = {
-    "api", "as", "aws", "bgp", "bpf", "ca", "cidr", "cpu", "dns", "dscp", "dsr", "guid", "icmp", "id", "ip", "ipam",
-    "ipip", "jit", "json", "mac", "mtu", "nat", "rpf", "tcp", "tls", "ttl", "udp", "uid", "vm", "vxlan", "xdp",
+    "api", "as", "aws", "bgp", "bpf", "ca", "cidr", "ctlb", "dnat", "dns", "dscp", "dsr", "gc", "gro", "guid", "icmp", "id", "ip", "ipam",
+    "ipip", "jit", "mac", "mb", "mtu", "nat", "psnat", "rpf", "tcp", "tls", "ttl", "udp", "uid", "vm", "vni", "vxlan", "xdp",
 }  # fmt: skip
-MIXED = {"cidrs": "CIDRs", "ips": "IPs", "ipv4": "IPv4", "ipv6": "IPv6", "ns": "NS"}
+MIXED = {"cidrs": "CIDRs", "ips": "IPs", "ipv4": "IPv4", "ipv6": "IPv6", "nats": "NATs"}
 # Names that follow no rule.
 IRREGULAR = {
     "local_workload_peering_ipv4": "localWorkloadPeeringIPV4",
@@ -107,6 +107,8 @@ def problems_of(error: ValidationError) -> list[Problem]:
         reason = WRONG_TYPES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "missing":
             found.setdefault(place, Problem(place, None, "is required"))
+        elif detail["type"] == "string_type" and place not in found:
+            found[place] = Problem(place, value, "is not a text", "" if isinstance(value, dict | list) else "in quotes")
         elif place in found:
             found[place] = Problem(place, value, f"{found[place].reason}, or {reason}")
         else:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from integration.resources.base import API_VERSION, Model, Resource
-from integration.resources.models import bgp, ipam, kubernetes, nodes
+from integration.resources.models import (
+    bgp,
+    controllers,
+    endpoints,
+    felix_configuration,
+    ipam,
+    kubernetes,
+    nodes,
+    policy,
+)
 
 
 @dataclass(frozen=True)
@@ -54,34 +63,30 @@ def of_kubernetes(model: type[Model], plural: str, api_version: str, *aliases: s
     return Kind(model.__name__, plural, model, namespaced, None, group, api_version, own_name, aliases)
 
 
-def unmodelled(name: str) -> type[Resource]:
-    return type(name, (Resource,), {"__module__": __name__})
-
-
 ALL = (
     calico(bgp.BGPConfiguration, "bgpconfigurations", "bgpconfig", "bgpconfigs"),
     calico(bgp.BGPPeer, "bgppeers", "bgpp", "bgpps", "bp", "bps"),
     calico(bgp.BGPFilter, "bgpfilters", "bgpf", "bgpfs", "bf", "bfs"),
     calico(nodes.CalicoNodeStatus, "caliconodestatuses", "nodestatus", "nodestatuses"),
     calico(nodes.ClusterInformation, "clusterinformations", "clusterinfo", "clusterinfos"),
-    calico(unmodelled("FelixConfiguration"), "felixconfigurations", "felixconfig", "felixconfigs"),
-    calico(unmodelled("GlobalNetworkPolicy"), "globalnetworkpolicies", "gnp", "gnps"),
-    calico(unmodelled("StagedGlobalNetworkPolicy"), "stagedglobalnetworkpolicies", "sgnp", "sgnps"),
-    calico(unmodelled("NetworkPolicy"), "networkpolicies", "policy", "policies", "np", "nps", "pol", "pols",
+    calico(felix_configuration.FelixConfiguration, "felixconfigurations", "felixconfig", "felixconfigs"),
+    calico(policy.GlobalNetworkPolicy, "globalnetworkpolicies", "gnp", "gnps"),
+    calico(policy.StagedGlobalNetworkPolicy, "stagedglobalnetworkpolicies", "sgnp", "sgnps"),
+    calico(policy.NetworkPolicy, "networkpolicies", "policy", "policies", "np", "nps", "pol", "pols",
            namespaced=True),
-    calico(unmodelled("StagedNetworkPolicy"), "stagednetworkpolicies", "stagedpolicy", "stagedpolicies", "snp", "snps",
+    calico(policy.StagedNetworkPolicy, "stagednetworkpolicies", "stagedpolicy", "stagedpolicies", "snp", "snps",
            "spol", "spols", namespaced=True),
-    calico(unmodelled("StagedKubernetesNetworkPolicy"), "stagedkubernetesnetworkpolicies", "stagedkubernetespolicy",
+    calico(policy.StagedKubernetesNetworkPolicy, "stagedkubernetesnetworkpolicies", "stagedkubernetespolicy",
            "stagedkubernetespolicies", "sknp", "sknps", "skpol", "skpols", namespaced=True),
-    calico(unmodelled("GlobalNetworkSet"), "globalnetworksets", "gnetset", "gnetsets"),
-    calico(unmodelled("NetworkSet"), "networksets", "netset", "netsets", namespaced=True),
-    calico(unmodelled("Tier"), "tiers"),
-    calico(unmodelled("HostEndpoint"), "hostendpoints", "hep", "heps"),
-    calico(unmodelled("WorkloadEndpoint"), "workloadendpoints", "wep", "weps", namespaced=True, crd=None),
-    calico(unmodelled("Profile"), "profiles", "pro", "pros", crd=None),
-    calico(unmodelled("KubeControllersConfiguration"), "kubecontrollersconfigurations", "kubecontrollersconfig",
+    calico(policy.GlobalNetworkSet, "globalnetworksets", "gnetset", "gnetsets"),
+    calico(policy.NetworkSet, "networksets", "netset", "netsets", namespaced=True),
+    calico(policy.Tier, "tiers"),
+    calico(endpoints.HostEndpoint, "hostendpoints", "hep", "heps"),
+    calico(endpoints.WorkloadEndpoint, "workloadendpoints", "wep", "weps", namespaced=True, crd=None),
+    calico(policy.Profile, "profiles", "pro", "pros", crd=None),
+    calico(controllers.KubeControllersConfiguration, "kubecontrollersconfigurations", "kubecontrollersconfig",
            "kubecontrollersconfigs"),
-    calico(unmodelled("LiveMigration"), "livemigrations", namespaced=True, crd=None),
+    calico(endpoints.LiveMigration, "livemigrations", namespaced=True, crd=None),
     calico(nodes.Node, "nodes", "no", "nos", crd=None),
     calico(ipam.IPPool, "ippools", "ipp", "ipps", "pool", "pools"),
     calico(ipam.IPReservation, "ipreservations", "reservation", "reservations"),

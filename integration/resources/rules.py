@@ -140,12 +140,12 @@ class Pattern(Rule):
 
 @dataclass(frozen=True)
 class Checked(Rule):
-    """A text that `check` can read; it raises ValueError with the reason if not.
+    """A text (or number) that `check` can read; it raises ValueError with the reason if not.
 
     `words` are what OpenAPI can say of it, if anything.
     """
 
-    check: Callable[[str], object]
+    check: Callable[[Any], object]
     allowed: str
     words: tuple[tuple[str, Any], ...] = ()
 

@@ -68,11 +68,11 @@ class BGPConfigurationSpec(Model):
     service_load_balancer_aggregation: Annotated[str, OneOf("Enabled", "Disabled"), Default("Enabled")] = ""
     communities: Annotated[list[Community], Items(500)] = []
     prefix_advertisements: Annotated[list[PrefixAdvertisement], Items(500)] = []
-    listen_port: Port | None = None
+    listen_port: Port = None
     node_mesh_password: BGPPassword | None = None
     node_mesh_max_restart_time: Duration | None = None
     bind_mode: Annotated[str, OneOf("None", "NodeIP")] = ""
-    ignored_interfaces: Annotated[list[InterfaceGlob], Items(unique=True)] = []
+    ignored_interfaces: Annotated[list[InterfaceGlob], Items(unique=True)] = []  # not `*` alone
     local_workload_peering_ipv4: IPv4Text = ""
     local_workload_peering_ipv6: IPv6Text = ""
     program_cluster_routes: Annotated[str, OneOf("Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly")] = (
@@ -96,7 +96,7 @@ class BGPPeerSpec(Model):
     keep_original_next_hop: bool = False
     next_hop_mode: Annotated[str, OneOf("Auto", "Self", "Keep")] = ""
     password: BGPPassword | None = None
-    source_address: Annotated[str, OneOf("UseNodeIP", "None"), Default("UseNodeIP")] = ""
+    source_address: Annotated[str, OneOf("UseNodeIP", "None")] = ""  # UseNodeIP if empty
     max_restart_time: Duration | None = None
     keepalive_time: Duration | None = None
     num_allowed_local_as_numbers: Annotated[int | None, Range(0, 2**31 - 1)] = None
@@ -104,7 +104,7 @@ class BGPPeerSpec(Model):
     reachable_by: IPText = ""
     filters: list[Annotated[NameText, Required()]] = []
     local_workload_selector: SelectorText = ""
-    reverse_peering: Annotated[str, OneOf("Auto", "Manual"), Default("Auto")] = ""
+    reverse_peering: Annotated[str, OneOf("Auto", "Manual")] = ""  # Auto if empty
 
 
 class BGPPeer(Resource):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from integration.resources.base import Model, Resource
-from integration.resources.fields import NetText, SelectorText
+from integration.resources.fields import CIDRText, NetText, SelectorText
 from integration.resources.rules import Default, Items, OneOf, Range, Required
 
 
@@ -35,20 +35,19 @@ class OldIPIPConfiguration(Model):
 
 class IPPoolSpec(Model):
     cidr: Annotated[NetText, Required()] = ""
-    vxlan_mode: Annotated[str, OneOf("Never", "Always", "CrossSubnet"), Default("Never")] = ""
-    ipip_mode: Annotated[str, OneOf("Never", "Always", "CrossSubnet"), Default("Never")] = ""
+    vxlan_mode: Annotated[str, OneOf("Never", "Always", "CrossSubnet")] = ""
+    ipip_mode: Annotated[str, OneOf("Never", "Always", "CrossSubnet")] = ""
     nat_outgoing: bool = False
     disabled: bool = False
     disable_bgp_export: bool = False
     block_size: Annotated[int | None, Range(0, 128)] = None  # 26 and 122 if absent or 0
-    node_selector: Annotated[SelectorText, Default("all()")] = ""
+    node_selector: SelectorText = ""
     namespace_selector: SelectorText = ""
     allowed_uses: Annotated[
         list[Annotated[str, OneOf("Workload", "Tunnel", "LoadBalancer")]], Items(10, unique=True)
     ] = []
     assignment_mode: Annotated[str | None, OneOf("Automatic", "Manual"), Default("Automatic")] = None
-    # From the v1 API; set by nobody any more.
-    ipip: OldIPIPConfiguration | None = None
+    ipip: OldIPIPConfiguration | None = None  # of the v1 API; nobody may set it any more
 
 
 class IPPool(Resource):
@@ -57,7 +56,7 @@ class IPPool(Resource):
 
 
 class IPReservationSpec(Model):
-    reserved_cidrs: list[NetText] = []
+    reserved_cidrs: list[CIDRText] = []
 
 
 class IPReservation(Resource):
@@ -66,7 +65,7 @@ class IPReservation(Resource):
 
 class IPAMConfigurationSpec(Model):
     strict_affinity: bool = False
-    auto_allocate_blocks: bool = True
+    auto_allocate_blocks: Annotated[bool, Default(True)] = True
     max_blocks_per_host: Annotated[int, Range(0, 2**31 - 1)] = 0  # 0: 20 of each family
     kube_virt_vm_address_persistence: Annotated[str | None, OneOf("Enabled", "Disabled")] = None
     ip_cooldown_seconds: Annotated[int, Range(0, 2**31 - 1)] = 0
@@ -76,20 +75,6 @@ class IPAMConfiguration(Resource):
     """The v3 resource, named `default`. The allocator reads IPAMConfig."""
 
     spec: IPAMConfigurationSpec = Field(default_factory=IPAMConfigurationSpec)
-
-
-class BlockAffinitySpec(Model):
-    state: Annotated[str, OneOf("confirmed", "pending", "pendingDeletion")] = ""
-    node: Annotated[str, Required()] = ""
-    type: str = ""  # host if empty
-    cidr: Annotated[NetText, Required()] = ""
-    deleted: bool | str = False  # "true" and "false" in crd.projectcalico.org/v1
-
-
-class BlockAffinityResource(Resource):
-    """A block affinity as a v3 resource or CRD."""
-
-    spec: BlockAffinitySpec = Field(default_factory=BlockAffinitySpec)
 
 
 def own_names(attribute: str) -> str:

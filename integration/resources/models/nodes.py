@@ -9,13 +9,13 @@ from pydantic import Field
 from integration.resources.base import Model, Resource
 from integration.resources.fields import (
     AsNumber,
-    IPv4NetText,
+    CIDRText,
+    IPv4CIDRText,
     IPv4Text,
-    IPv6NetText,
+    IPv6CIDRText,
     IPv6Text,
     MACText,
     NameText,
-    NetText,
     WireguardKeyText,
 )
 from integration.resources.rules import Items, OneOf, Range, Required
@@ -23,8 +23,8 @@ from integration.resources.rules import Items, OneOf, Range, Required
 
 class NodeBGPSpec(Model):
     as_number: AsNumber | None = None
-    ipv4_address: IPv4NetText = ""  # with the prefix length of the node's network; host bits are kept
-    ipv6_address: IPv6NetText = ""
+    ipv4_address: IPv4CIDRText = ""  # with the prefix length of the node's network; host bits are kept
+    ipv6_address: IPv6CIDRText = ""
     ipv4_ipip_tunnel_addr: IPv4Text = ""
     route_reflector_cluster_id: IPv4Text = ""  # in the form of an IPv4 address
 
@@ -42,7 +42,7 @@ class NodeWireguardSpec(Model):
 
 
 class NodeAddress(Model):
-    address: Annotated[NetText, Required()] = ""
+    address: Annotated[CIDRText, Required()] = ""
     type: str = ""  # CalicoNodeIP, InternalIP, ExternalIP
 
 

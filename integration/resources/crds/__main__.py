@@ -1,0 +1,5 @@
+import sys
+
+from integration.resources.crds import manifests
+
+sys.stdout.write(manifests())
