@@ -218,6 +218,7 @@ class Client:
     def __init__(self, configuration: Any, rest: Any) -> None:
         self.configuration, self.rest = configuration, rest
         self.host: str = configuration.host.rstrip("/")
+        self.certificate = Path(configuration.cert_file).read_bytes() if configuration.cert_file else b""
 
     @classmethod
     async def open(cls, settings: KubernetesSettings) -> Client:
@@ -239,8 +240,7 @@ class Client:
         return {"Authorization": token} if token else {}
 
     async def credentials(self) -> object:
-        certificate = self.configuration.cert_file
-        return await self.headers(), Path(certificate).read_bytes() if certificate else b""
+        return await self.headers(), self.certificate
 
 
 async def configured(settings: KubernetesSettings) -> Any:

@@ -21,9 +21,7 @@ def from_network_policy(found: Mapping[str, Any]) -> Object:
     outer: Mapping[str, Any] = found["metadata"]
     given: Mapping[str, Any] = found.get("spec") or {}
     metadata = {"name": PREFIX + outer["name"], "uid": v3_uid(outer.get("uid") or "")}
-    metadata |= {
-        name: outer[name] for name in ("namespace", "resourceVersion", "creationTimestamp") if outer.get(name)
-    }
+    metadata |= {name: outer[name] for name in ("namespace", "resourceVersion", "creationTimestamp") if outer.get(name)}
     types = [name for name in ("Ingress", "Egress") if name in (given.get("policyTypes") or [])]
     spec: Object = {
         "order": ORDER,
@@ -64,7 +62,7 @@ def rules_of(peers: list[Object], ports: list[Object], direction: str) -> list[O
 
 def ports_by_protocol(ports: list[Object]) -> list[tuple[str, list[int | str]]]:
     """Sorted by protocol; no ports are all ports, no protocol is all protocols."""
-    if not ports or any(not port for port in ports):
+    if not ports:
         return [("", [])]
     found: dict[str, list[tuple[int, int] | str] | None] = {}
     for port in ports:

@@ -155,5 +155,3 @@ def patch_of(endpoint: Mapping[str, Any]) -> Object:
 
 # The container's id stays, for the plugin to know which instance of a pod it is asked to take down again.
 RELEASED = {POD_IP: "", POD_IPS: ""}
-
-

@@ -268,9 +268,7 @@ class FakeApiServer:
     def _found(self, target: Target) -> Object:
         value = self.store.objects.get(target.path)
         if value is None:
-            raise ApiFailure(
-                404, "NotFound", f'{target.type.qualified} "{target.name}" not found', target.details()
-            )
+            raise ApiFailure(404, "NotFound", f'{target.type.qualified} "{target.name}" not found', target.details())
         return copy.deepcopy(value)
 
     async def _get(self, request: web.Request, target: Target) -> Object:
@@ -612,6 +610,8 @@ async def _body(request: web.Request, kind: ResourceType) -> Object:
         raise ApiFailure(400, "BadRequest", "the object provided is no object")
     sent = (value.get("apiVersion", kind.api_version), value.get("kind", kind.kind))
     if sent != (kind.api_version, kind.kind) or (kind.is_custom and "kind" not in value):
-        message = f"the API version in the data ({sent[0]}) does not match the expected API version ({kind.api_version})"
+        message = (
+            f"the API version in the data ({sent[0]}) does not match the expected API version ({kind.api_version})"
+        )
         raise ApiFailure(400, "BadRequest", message)
     return value

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+import copy
 import json
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import aiohttp
 import pytest
 import yaml
 
+from integration.datastore.kubernetes.connection import KubernetesSettings
+from integration.resources.base import API_VERSION
+from integration.resources.crds import definitions
+from integration.resources.models.ipam_crds import CRD_VERSION
 from tests.integration.datastore.fake_apiserver import FakeApiServer
 
 VARIABLE = "CATBIRD_TEST_KUBECONFIG"
@@ -108,8 +115,165 @@ def real_kubeconfig() -> str:
 
 
 @contextlib.contextmanager
-def kubeconfig_file(kubeconfig: dict[str, Any]) -> Any:
+def kubeconfig_file(kubeconfig: dict[str, Any]) -> Iterator[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(kubeconfig, file)
         file.flush()
         yield file.name
+
+
+# The datastore's cluster
+
+T = TypeVar("T")
+Version = Literal["v1", "v3"]
+GROUPS: dict[Version, str] = {"v1": CRD_VERSION, "v3": API_VERSION}
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+NAMESPACES = ("one", "two", "ns", "mine", "minefield", "other")
+# What the tests write: all of it is deleted before each.
+WRITTEN = (
+    "bgppeers", "bgpfilters", "networksets", "networkpolicies", "ippools", "ipamblocks", "blockaffinities", "ipamhandles",
+    "ipamconfigs", "ipamconfigurations", "clusterinformations",
+)  # fmt: skip
+WITH_STATUS = ("ippools", "kubecontrollersconfigurations", "caliconodestatuses", "tiers")
+
+
+def server_params(*versions: Version) -> list[Any]:
+    marks: dict[Which, Any] = {"fake": (), "real": (pytest.mark.kubernetes,)}
+    return [
+        pytest.param((which, version), id=f"{which}-{version}", marks=mark)
+        for which, mark in marks.items()
+        for version in versions
+    ]
+
+
+@dataclass
+class Cluster:
+    """An API server with Calico's definitions, in a thread of its own, so that it outlives a test's event loops."""
+
+    kubeconfig: dict[str, Any]
+    version: Version
+    loop: asyncio.AbstractEventLoop
+    fake: FakeApiServer | None = None
+
+    @property
+    def group_version(self) -> str:
+        return GROUPS[self.version]
+
+    def settings(self, **others: Any) -> KubernetesSettings:
+        given = {"kubeconfig_inline": yaml.safe_dump(self.kubeconfig), "api_group": self.group_version}
+        return KubernetesSettings(**(given | others))
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer:
+        async def called() -> Answer:
+            access = ApiAccess(self.kubeconfig, self.fake)
+            try:
+                return await access(method, path, body, **query)
+            finally:
+                await access.session.close()
+
+        return self.do(called())
+
+    def make(self, path: str, body: Any) -> dict[str, Any]:
+        made = self.call("POST", path, body)
+        assert made.status in (201, 409), made.text
+        return made.body
+
+
+@contextlib.contextmanager
+def running_cluster(which: Which, version: Version) -> Iterator[Cluster]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    fake = None
+    try:
+        if which == "fake":
+            fake = asyncio.run_coroutine_threadsafe(started(), loop).result(10)
+            kubeconfig = fake.kubeconfig()
+        else:
+            kubeconfig = yaml.safe_load(Path(real_kubeconfig()).read_text())
+        cluster = Cluster(kubeconfig, version, loop, fake)
+        prepare(cluster)
+        yield cluster
+    finally:
+        if fake is not None:
+            asyncio.run_coroutine_threadsafe(fake.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def started() -> FakeApiServer:
+    server = FakeApiServer()
+    await server.start()
+    return server
+
+
+def prepare(cluster: Cluster) -> None:
+    """Definitions and namespaces that are not there yet are made, and what tests wrote is deleted."""
+    for name in NAMESPACES:
+        cluster.make("/api/v1/namespaces", {"metadata": {"name": name}})
+    group, _, version = cluster.group_version.partition("/")
+    found = {item["metadata"]["name"]: item for item in cluster.call("GET", DEFINITIONS).body["items"]}
+    wanted = {each["metadata"]["name"]: each for each in calico_definitions(cluster.version)}
+    for name, definition in wanted.items():
+        if name not in found:
+            cluster.make(DEFINITIONS, definition)
+        else:
+            assert found[name]["metadata"].get("labels") == MADE_BY_TESTS, f"{name} is in use: give another cluster"
+    served = {definition["spec"]["names"]["plural"] for definition in wanted.values()}
+    for plural in sorted(served & set(WRITTEN)):
+        path = f"/apis/{group}/{version}/{plural}"
+        for item in served_list(cluster, path):
+            place = item["metadata"]
+            inside = f"namespaces/{place['namespace']}/" if "namespace" in place else ""
+            cluster.call("DELETE", f"/apis/{group}/{version}/{inside}{plural}/{place['name']}")
+
+
+def served_list(cluster: Cluster, path: str) -> list[dict[str, Any]]:
+    """A definition is served some time after it was made."""
+
+    async def wait() -> list[dict[str, Any]]:
+        access = ApiAccess(cluster.kubeconfig, cluster.fake)
+        try:
+            async with asyncio.timeout(30):
+                while (answer := await access("GET", path)).status != 200:
+                    await asyncio.sleep(0.05)
+            return list(answer.body["items"])
+        finally:
+            await access.session.close()
+
+    return cluster.do(wait())
+
+
+def calico_definitions(version: Version) -> list[dict[str, Any]]:
+    """Those we ship; for v3 the same with the names that Calico's native resources have."""
+    found = copy.deepcopy(definitions())
+    for each in found:
+        each["metadata"]["labels"] = MADE_BY_TESTS
+        if version == "v3":
+            as_v3(each)
+    return found
+
+
+def as_v3(definition: dict[str, Any]) -> None:
+    spec = definition["spec"]
+    group, _, served = API_VERSION.partition("/")
+    if spec["names"]["plural"] == "ipamconfigs":
+        spec["names"] = {
+            "kind": "IPAMConfiguration",
+            "listKind": "IPAMConfigurationList",
+            "plural": "ipamconfigurations",
+            "singular": "ipamconfiguration",
+        }
+    plural = spec["names"]["plural"]
+    spec["group"] = group
+    definition["metadata"]["name"] = f"{plural}.{group}"
+    spec["versions"][0]["name"] = served
+    if plural in WITH_STATUS:
+        spec["versions"][0]["subresources"] = {"status": {}}
+    if plural == "blockaffinities":
+        properties = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+        properties["spec"]["properties"]["deleted"] = {"type": "boolean"}
