@@ -95,6 +95,7 @@ class Connection:
         self.closed = asyncio.Event()
         self.client: Client | None = None
         self.retired: list[Client] = []
+        self.streams: set[Any] = set()
         self.opening = asyncio.Lock()
 
     async def request(
@@ -129,7 +130,11 @@ class Connection:
         """The lines of a stream, of any length, until the server ends it. Raises as `request` does."""
         async with self.response("GET", path, params, None, "application/json", timeout_s, is_stream=True) as response:
             keep_alive(response)
-            yield split_lines(response.content.iter_any())
+            self.streams.add(response)
+            try:
+                yield split_lines(response.content.iter_any())
+            finally:
+                self.streams.discard(response)
 
     @asynccontextmanager
     async def response(
@@ -207,6 +212,9 @@ class Connection:
 
     async def close(self) -> None:
         self.closed.set()
+        for response in self.streams:
+            # Closing the connection alone wakes nobody who waits for more of a body.
+            response.content.set_exception(ConnectionResetError("closed"))
         async with self.opening:
             for client in (*self.retired, *([self.client] if self.client else [])):
                 await client.rest.close()

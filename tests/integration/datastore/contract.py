@@ -272,8 +272,9 @@ class Contract:
             async with opened() as store:
                 start = (await store.list("NetworkSet")).revision
                 async with aclosing(store.watch("NetworkSet", revision=start, namespace="mine")) as events:
-                    for namespace in ("minefield", "mine", "other", "mine"):
-                        await store.apply(Key("NetworkSet", "n", namespace), network_set("n", namespace))
+                    for number, namespace in enumerate(("minefield", "mine", "other", "mine")):
+                        value = network_set("n", namespace, f"10.{number}.0.0/16")
+                        await store.apply(Key("NetworkSet", "n", namespace), value)
                     seen = await take(events, 2)
                     assert [event.entry and event.entry.key.namespace for event in seen] == ["mine", "mine"]
                     assert [event.type for event in seen] == ["added", "modified"]
