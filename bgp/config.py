@@ -58,6 +58,7 @@ class PolicyRule:
     next_hops: tuple[IPNetwork, ...] = ()
     interfaces: tuple[str, ...] = ()  # globs (* and ?) on the outgoing interface
     local_pref: int | None = None
+    local_pref_above: int | None = None  # more than this; a route without LOCAL_PREF does not have it
     peer_type: Literal["ebgp", "ibgp"] | None = None  # of the session the policy runs on
     action: Literal["accept", "reject"]
     setting: RouteSetting = RouteSetting()
@@ -150,7 +151,21 @@ class LearnRule:
     table: int = 254
     network: IPNetwork | None = None  # routes inside it
     blackhole: bool | None = None
+    behind_peers: bool = False  # what a peer says of the same prefix wins: another program writes what we also hear
     action: Literal["accept", "reject"] = "accept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelRule:
+    """Packets to prefixes inside `network` (IPv4) go to the BGP next hop through `interface`, which takes any to it.
+
+    IP in IP as Calico uses it: the device has no other end of its own, the route says it. Next hops inside `direct` are
+    reached without the tunnel. The first rule that holds a prefix counts.
+    """
+
+    network: IPNetwork
+    interface: str
+    direct: IPNetwork | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +182,13 @@ class KernelConfig:
     table: int = 254
     metric: int = 32  # BIRD's default, so that the two never fight for one prefix and metric
     preferred_source: tuple[IPAddress, ...] = ()  # at most one per family
+    # Which best routes are written: what the policy accepts (all without one). Settings mean nothing here.
+    policy: Policy | None = None
+    tunnels: tuple[TunnelRule, ...] = ()
+    # A route's metric is this minus its LOCAL_PREF, both ways: what is learned gets LOCAL_PREF by its metric (`metric` if
+    # it has none), what is written a metric by its LOCAL_PREF; and what is learned competes with peers' routes by it,
+    # connected subnets excepted. None: neither says anything of the other, and what is learned wins over peers.
+    priority_base: int | None = None
     persist: bool = True  # leave the routes in the kernel at exit, so that a restart or upgrade leaves no gap
 
 

@@ -33,6 +33,7 @@ class Neighbour:
         self.awaited: set[Family] = set()  # End-of-RIB still to come from it
         self.awaited_until = math.inf
         self.stale_until = math.inf
+        self.noted_at = math.inf  # its entry in bgp.agenda
         self.owes_end_of_rib: list[Family] = []
         self.warned: set[Family] = set()
         self.dropped_attributes = 0
@@ -53,6 +54,13 @@ class Neighbour:
         return compile_policy(
             policy, direction=direction, is_ebgp=self.is_ebgp, ebgp_requires_policy=speaker.ebgp_requires_policy
         )
+
+    def next_at(self) -> float:
+        """When to look at it (monotonic seconds)."""
+        if self.peer.is_finished and self.stale_until == math.inf:
+            return 0.0
+        timer_at = self.peer.next_timer_at()
+        return min(math.inf if timer_at is None else timer_at, self.stale_until, self.awaited_until)
 
     def scoped(self, next_hop: Address) -> Address:
         """A link-local next hop means something only on the session's interface."""

@@ -48,6 +48,7 @@ class LearnedRoute:
     interface: str = ""
     protocol: int = 0  # rtm_protocol
     metric: int = 0
+    behind_peers: bool = False  # as the learn rule says
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,21 @@ class Resolution:
     interface: str = ""
 
 
+_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2
+
+
+def through(address: Address, interface: str) -> Address:
+    """What to track for an IPv4 address as it is reached through a device that takes packets to any."""
+    return _MAPPED + address + interface.encode()
+
+
+def split_through(address: Address) -> tuple[Address, str] | None:
+    """The IPv4 address and the interface; None if the address was not made so."""
+    if len(address) > 16 and address.startswith(_MAPPED):
+        return address[12:16], address[16:].decode()
+    return None
+
+
 class NextHopTracker(Protocol):
     """Resolves next hops against the kernel and says when an answer changes (Speaker.next_hops_changed)."""
 
@@ -69,6 +85,7 @@ class NextHopTracker(Protocol):
         """Answer now and keep watching. A 32-octet address is global + link-local (RFC 2545).
 
         A link-local address alone is followed by the name of its interface: there it is somebody, elsewhere another.
+        So is an IPv4 address (as an IPv4-mapped one, `through`) that is asked for on one interface, whatever the routes.
         """
 
     def forget(self, address: Address) -> None: ...
@@ -87,6 +104,9 @@ class Reflection(Protocol):
 
     def reflected(self, block: bytes, originator: bytes) -> bytes:
         """An internal peer's attribute block as it goes to another one; `originator`: that peer's BGP identifier."""
+
+    def added(self, originator: bytes) -> bytes:
+        """What `reflected` puts into a block that was not reflected before."""
 
 
 class EventSink(Protocol):

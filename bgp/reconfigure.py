@@ -101,6 +101,9 @@ KERNEL_EFFECTS: dict[str, tuple[Effect, ...]] = {
     "table": ("kernel",),
     "metric": ("kernel",),
     "preferred_source": ("kernel",),
+    "policy": ("kernel",),
+    "tunnels": ("kernel",),
+    "priority_base": ("kernel",),
     "persist": ("live",),
 }
 
@@ -138,7 +141,11 @@ class PeerPairs:
 def pair_peers(old: Iterable[PeerConfig], new: Iterable[PeerConfig]) -> PeerPairs:
     """Find every peer of `old` in `new`. Two peers on one address (on two ports) are told apart by port, then name."""
     left, wanted = list(old), list(new)
-    found: dict[int, PeerConfig] = {}
+    # Most are the same objects where thousands are kept up to date.
+    shared = {id(peer) for peer in left} & {id(peer) for peer in wanted}
+    found = {at: peer for at, peer in enumerate(wanted) if id(peer) in shared}
+    left = [peer for peer in left if id(peer) not in shared]
+    rest = [(at, peer) for at, peer in enumerate(wanted) if at not in found]
     keys: tuple[Callable[[PeerConfig], Any], ...] = (
         lambda peer: (_other_end(peer), peer.port, peer.name),
         lambda peer: (_other_end(peer), peer.port),
@@ -148,9 +155,9 @@ def pair_peers(old: Iterable[PeerConfig], new: Iterable[PeerConfig]) -> PeerPair
         waiting: dict[Any, list[PeerConfig]] = {}
         for peer in left:
             waiting.setdefault(key(peer), []).append(peer)
-        for at, peer in enumerate(wanted):
-            same = waiting.get(key(peer))
-            if at not in found and same:
+        for at, peer in rest:
+            same = waiting.get(key(peer)) if at not in found else None
+            if same:
                 found[at] = same.pop(0)
         left = [peer for peers in waiting.values() for peer in peers]
     return PeerPairs(
@@ -176,6 +183,8 @@ def differences(old: SpeakerConfig, new: SpeakerConfig) -> list[Change]:
     changes += [Change(peer.name, "peer", "there", "gone", ("removed",)) for peer in pairs.removed]
     changes += [Change(peer.name, "peer", "not there", "there", ("added",)) for peer in pairs.added]
     for before, after in pairs.kept:
+        if before is after:
+            continue
         changes += compare.differing(after.name, "", before, after, PEER_EFFECTS)
     return changes
 

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from bgp import moved_hops, views
+from bgp.agenda import Agenda
 from bgp.config import PeerConfig, SpeakerConfig
-from bgp.families import FAMILIES, IPV4, IPV6, Address, Family, Nlri, nlri_of
+from bgp.families import FAMILIES, Address, Family, Nlri
+from bgp.kernel_routes import KernelRoutes
 from bgp.neighbour import Neighbour
-from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHop, NextHopTracker, Reflection, Resolution, Transport
+from bgp.originated import Originated
+from bgp.ports import EventSink, Fib, FibRoute, LearnedRoute, NextHopTracker, Reflection, Resolution, Transport
 from bgp.reconfigure import Change, differences, pair_peers
 from bgp.rib.adj_rib_in import AdjRibIn
 from bgp.rib.batch import Buffer
@@ -24,7 +27,7 @@ from bgp.rib.catch_up import Member, Piece
 from bgp.rib.decision import equal_cost
 from bgp.rib.hops import Hops
 from bgp.rib.loc_rib import LocRib
-from bgp.rib.path import LOCAL_HOP, Path, Source, Value, best_of
+from bgp.rib.path import Path, Source, best_of
 from bgp.rib.update_group import ExportRules, UpdateGroup, end_of_rib_piece
 from bgp.session.negotiation import Negotiated
 from bgp.session.outputs import (
@@ -40,13 +43,17 @@ from bgp.session.outputs import (
 from bgp.session.peer import Peer
 from bgp.session.session import OnMalformed, Session
 from bgp.session.settings import settings_of
-from bgp.wire import attributes as wire_attributes
-from bgp.wire.notification import CEASE, CONFIGURATION_CHANGE, PEER_DECONFIGURED
+from bgp.wire.notification import (
+    ADMIN_SHUTDOWN,
+    CEASE,
+    CONFIGURATION_CHANGE,
+    PEER_DECONFIGURED,
+    shutdown_communication,
+)
 from bgp.wire.update import UpdateParser
 
 _UNASKED_END_OF_RIB_S = 5.0  # a peer without graceful restart owes no End-of-RIB; so long we wait for one
 _STALE_S = 180.0  # after a peer's return: routes that it has not repeated by then go (RFC 4724 §4.2)
-_KERNEL_PATHS_KEPT = 4096
 _TABLES_WAITING = 8
 _DYNAMIC_LIMIT = 20000
 _GONE_KEPT = 64
@@ -87,18 +94,18 @@ class Speaker:
         self._by_session: dict[Session, Neighbour] = {}
         self.groups: dict[ExportRules, UpdateGroup] = {}
         self._hops = Hops(next_hops)
-        self._kernel = Source("kernel", "kernel")
-        self._originated = Source("originate", "originate")
-        self._kernel_paths: dict[str, Path] = {}
-        self._blackholes: set[tuple[Family, Nlri]] = set()
+        self._kernel = KernelRoutes(config.kernel, self.ribs, self._hops, self.multipath)
+        self._originated = Originated()
         self._may_send_end_of_rib = False
         self.is_converged = False
         self._is_convergence_due = False
+        self._agenda = Agenda()
+        self._departed: set[Source] = set()  # gone in this turn; their paths go all at once
         self._advancing: set[Neighbour] = set()  # members that lack something and can be sent more
         for peer in config.peers:
             if peer.range is None:
                 self._add(peer, peer.name)
-        self._originate(config)
+        self._originated.put(config.originate, self.ribs)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -112,8 +119,6 @@ class Speaker:
 
     def stop(self, now: float, reason: str) -> None:
         """Say Cease to all. Not a hard reset: a peer with RFC 8538 keeps our routes while we are replaced."""
-        from bgp.wire.notification import ADMIN_SHUTDOWN, shutdown_communication
-
         self._now = now
         for neighbour in list(self.neighbours.values()):
             data = shutdown_communication(reason)
@@ -123,11 +128,11 @@ class Speaker:
     def handle_timer(self, now: float) -> None:
         """Call at least every quarter of a second."""
         self._now = now
-        for neighbour in list(self.neighbours.values()):
-            at = neighbour.peer.next_timer_at()
-            if at is not None and at <= now:
-                neighbour.peer.handle_timer(now)
-                self._carry_out(neighbour)
+        for neighbour in self._agenda.due(now):
+            if neighbour.is_gone:
+                continue
+            neighbour.peer.handle_timer(now)
+            self._carry_out(neighbour)
             if neighbour.stale_until <= now:
                 self._sweep(neighbour, FAMILIES, "restart time is over")
             if neighbour.awaited_until <= now:
@@ -139,7 +144,8 @@ class Speaker:
         if not self.is_converged and now - self.started_at >= self.config.convergence_timeout_s:
             self._converged("timed out")
         if self._hops.are_many:
-            self._hops.forget_all_but(moved_hops.hops_in_use(self.neighbours.values(), self.ribs))
+            used = moved_hops.hops_in_use(self.neighbours.values(), self.ribs)
+            self._hops.forget_all_but(self._kernel.hops_in_use(used))
 
     # --- connections (called by bgp/io) -----------------------------------------------------------------------------
 
@@ -233,9 +239,12 @@ class Speaker:
                 self._send_table(neighbour, (output.family,), say_end=False)
             elif isinstance(output, Told):
                 self._events.event(output.name, **output.fields)
+        self._agenda.note(neighbour)
 
     def _peer_up(self, neighbour: Neighbour, session: Session, negotiated: Negotiated) -> None:
         source, config = neighbour.source, neighbour.config
+        if source in self._departed:
+            self._remove_departed()
         source.router_id = negotiated.peer_router_id
         source.address = session.remote_address
         addresses = self.transport.own_addresses(session)
@@ -331,14 +340,20 @@ class Speaker:
             self._events.event("stale_routes_kept", peer=neighbour.name, routes=kept, for_s=restart.time_s)
         else:
             neighbour.stale_until = math.inf
-            for family in FAMILIES:
-                if source.accepted[family]:
-                    self.ribs[family].remove_where(lambda path: path.source is source)
+            source.epoch += 1
+            self._departed.add(source)
         for family in FAMILIES:
             source.rejected[family].clear()
         neighbour.awaited.clear()
         neighbour.awaited_until = math.inf
         self.transport.flush_soon()
+
+    def _remove_departed(self) -> None:
+        """One walk over the tables, however many left in this turn: a rack, or all peers at our own end."""
+        departed, self._departed = self._departed, set()
+        for family, rib in self.ribs.items():
+            if any(source.accepted[family] for source in departed):
+                rib.remove_where(lambda path: path.source in departed and path.epoch != path.source.epoch)
 
     # --- End-of-RIB, stale routes, convergence ----------------------------------------------------------------------
 
@@ -409,6 +424,8 @@ class Speaker:
     def flush(self, now: float) -> None:
         """Tell peers and kernel what has changed since the last flush."""
         self._now = now
+        if self._departed:
+            self._remove_departed()
         for family, rib in self.ribs.items():
             log = rib.take_log()
             if log:
@@ -438,7 +455,7 @@ class Speaker:
         if member.is_blocked and len(member.transfers) > _TABLES_WAITING:
             return  # it asks again and again, and reads nothing
         for family in families:
-            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source))
+            self._transfer(neighbour, group.table(family, self.ribs[family], neighbour.source, is_first=say_end))
             if say_end and self._may_send_end_of_rib:
                 self._transfer(neighbour, [end_of_rib_piece(family)])
             elif say_end:
@@ -452,33 +469,13 @@ class Speaker:
             self.transport.flush_soon()
 
     def _fib_routes(self, family: Family, nlris: Iterable[Nlri]) -> dict[Nlri, FibRoute | None]:
-        """Prefixes often share their value, and so their route."""
-        get = self.ribs[family].table.get
-        known: dict[int, FibRoute | None] = {}
-        routes: dict[Nlri, FibRoute | None] = {}
-        for nlri in nlris:
-            value = get(nlri)
-            key = id(value)
-            if key not in known:
-                known[key] = self._fib_route(family, value)
-            routes[nlri] = known[key]
-            if (family, nlri) in self._blackholes and known[key] is None and value is not None:
-                best = best_of(value)
-                if best is not None and best.source is self._originated:
+        routes = self._kernel.routes(family, nlris)
+        for kind, nlri in self._originated.blackholes:
+            if kind is family and nlri in routes and routes[nlri] is None:
+                best = best_of(self.ribs[family].table.get(nlri))
+                if best is not None and best.source is self._originated.source:
                     routes[nlri] = FibRoute(next_hops=())
         return routes
-
-    def _fib_route(self, family: Family, value: Value | None) -> FibRoute | None:
-        best = best_of(value)
-        if best is None or best.source.is_local:
-            return None
-        paths = (best,) if isinstance(value, Path) else self.multipath(value)  # type: ignore[arg-type]
-        hops: dict[NextHop, None] = {}
-        for path in paths:
-            hops.update(dict.fromkeys(path.hop.resolution.hops))
-        if not hops:
-            return None
-        return FibRoute(next_hops=tuple(hops))
 
     def multipath(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
         return equal_cost(paths, self.config.multipath_ebgp, self.config.multipath_ibgp, self.config.always_compare_med)
@@ -498,6 +495,7 @@ class Speaker:
                 moved.add(state.address)
         for rib, held in prepared:
             rib.decide_again(held)
+        self._kernel.hops_changed(states)
         if moved:
             moved_hops.judge_again(self.neighbours.values(), self.ribs, moved)
         self.transport.flush_soon()
@@ -513,21 +511,7 @@ class Speaker:
     def fib_changed(
         self, family: Family, announced: Iterable[tuple[Nlri, LearnedRoute]], withdrawn: Iterable[Nlri]
     ) -> None:
-        gone = list(withdrawn)
-        rib = self.ribs[family]
-        if gone:
-            rib.withdraw(self._kernel, gone)
-        runs: dict[str, list[Nlri]] = {}
-        for nlri, learned in announced:
-            runs.setdefault(learned.interface, []).append(nlri)
-        for interface, nlris in runs.items():
-            path = self._kernel_paths.get(interface)
-            if path is None:
-                if len(self._kernel_paths) > _KERNEL_PATHS_KEPT:
-                    self._kernel_paths.clear()
-                made = wire_attributes.build(next_hop=b"")
-                path = self._kernel_paths[interface] = Path(self._kernel, made, LOCAL_HOP, local_interface=interface)
-            rib.announce(path, nlris)
+        self._kernel.changed(family, announced, withdrawn)
         self.transport.flush_soon()
 
     # --- configuration ----------------------------------------------------------------------------------------------
@@ -540,32 +524,40 @@ class Speaker:
         self.config = config
         self._ranges = [peer for peer in config.peers if peer.range is not None]
         self.reflection, had = self._reflection_of(config), self.reflection
+        named = self._by_configured_name()
         for removed in pairs.removed:
-            for neighbour in self._of(removed):
+            for neighbour in named.get(removed.name, ()):
                 neighbour.peer.stop(now, CEASE, PEER_DECONFIGURED, b"", "peer de-configured")
                 self._carry_out(neighbour)
                 self._forget(neighbour)
                 self.gone.pop(neighbour.name, None)
-        # A name may pass from one peer to another: take all out before any goes in.
-        kept = [(before, after, self._of(before)) for before, after in pairs.kept]
-        for _, _, neighbours in kept:
-            for neighbour in neighbours:
-                self._place_of(neighbour).pop(neighbour.name, None)
-        for _, after, neighbours in kept:
-            for neighbour in neighbours:
-                self._rename(neighbour, after)
         by_peer: dict[str | None, list[Change]] = {}
         for change in changes:
             by_peer.setdefault(change.peer, []).append(change)
         whole: set[str] = {effect for change in changes if change.peer is None for effect in change.effects}
         if self.reflection != had:
             whole.add("export")  # the first client, or the last
+        # Whoever keeps thousands of peers up to date hands over the same objects for all but a few of them.
+        concerns_all = bool(whole & {"import", "export", "reset"})
+        kept = [
+            (before, after, named.get(before.name, ()))
+            for before, after in pairs.kept
+            if concerns_all or before is not after
+        ]
+        # A name may pass from one peer to another: take all out before any goes in.
+        for _, _, neighbours in kept:
+            for neighbour in neighbours:
+                self._place_of(neighbour).pop(neighbour.name, None)
+        for _, after, neighbours in kept:
+            for neighbour in neighbours:
+                self._rename(neighbour, after)
         for _, after, neighbours in kept:
             mine = by_peer.get(after.name, [])
             effects: set[str] = {*whole, *(effect for change in mine for effect in change.effects)}
             for neighbour in neighbours:
                 self._reconfigure_peer(neighbour, after, effects, {change.field for change in mine})
-        self._originate(config)
+        self._originated.put(config.originate, self.ribs)
+        self._kernel.reconfigure(config.kernel)
         for peer in pairs.added:
             if peer.range is None:
                 neighbour = self._add(peer, peer.name)
@@ -582,9 +574,12 @@ class Speaker:
         self.transport.flush_soon()
         return changes
 
-    def _of(self, config: PeerConfig) -> list[Neighbour]:
-        known = (*self.neighbours.values(), *self.gone.values())
-        return [n for n in known if config.name in ((n.range_name,) if n.range_name else (n.name,))]
+    def _by_configured_name(self) -> dict[str, list[Neighbour]]:
+        """The dynamic ones under the name of their range."""
+        named: dict[str, list[Neighbour]] = {}
+        for neighbour in (*self.neighbours.values(), *self.gone.values()):
+            named.setdefault(neighbour.range_name or neighbour.name, []).append(neighbour)
+        return named
 
     def _rename(self, neighbour: Neighbour, config: PeerConfig) -> None:
         if neighbour.range_name:
@@ -651,31 +646,6 @@ class Speaker:
                 self.groups.pop(before.rules, None)
         self._advancing.add(neighbour)
         self.transport.flush_soon()
-
-    def _originate(self, config: SpeakerConfig) -> None:
-        """Make the originated routes be those of the configuration."""
-        wanted: dict[Family, dict[Nlri, Path]] = {family: {} for family in FAMILIES}
-        blackholes: set[tuple[Family, Nlri]] = set()
-        for route in config.originate:
-            family = IPV4 if route.network.version == 4 else IPV6
-            nlri = nlri_of(route.network)
-            made = wire_attributes.build(
-                next_hop=b"", med=route.med, local_pref=route.local_pref, communities=b"".join(route.communities)
-            )
-            wanted[family][nlri] = Path(self._originated, made, LOCAL_HOP)
-            if route.blackhole:
-                blackholes.add((family, nlri))
-        for family, rib in self.ribs.items():
-            held = {nlri: path for path, nlris in rib.of_source(self._originated) for nlri in nlris}
-            gone = [nlri for nlri in held if nlri not in wanted[family]]
-            if gone:
-                rib.withdraw(self._originated, gone)
-            for nlri, path in wanted[family].items():
-                if nlri not in held or held[nlri].attributes.block != path.attributes.block:
-                    rib.announce(path, [nlri])
-            if rib.tracks_fib:
-                rib.dirty.update(nlri for kind, nlri in blackholes ^ self._blackholes if kind is family)
-        self._blackholes = blackholes
 
     # --- peers ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from bgp.families import FAMILIES, Family, Nlri, address_text, parse_prefix, pre
 from bgp.policy.communities import community_text
 from bgp.rib import decision
 from bgp.rib.path import Path, PathView, Value, best_of, paths_of
-from bgp.wire import as_path
+from bgp.wire import as_path, update
 from bgp.wire.attributes import Fields
 from bgp.wire.update import UpdateParser
 
@@ -283,16 +283,10 @@ def _sent(
     block = group.parts(family, best, [nlri])[0][0]
     if block is None:
         return None
-    made = Fields(block[0]) if group.rules.four_octet_asn else best.attributes.fields
-    next_hop = block[1] or _classic_next_hop(block[0])
+    attributes, next_hop = update.told(*block)
+    made = Fields(attributes) if group.rules.four_octet_asn else best.attributes.fields
     path = _path(speaker, best, family, nlri, "best", "") | _attributes(made, next_hop)
     return {"prefix": prefix_text(family, nlri), "family": family.name, "best": 0, "paths": [path], "fib": None}
-
-
-def _classic_next_hop(block: bytes) -> bytes:
-    from bgp.wire.attributes import NEXT_HOP, split_block
-
-    return next((value for _, code, value in split_block(block) if code == NEXT_HOP), b"")
 
 
 def cluster_id(speaker: Speaker) -> bytes:

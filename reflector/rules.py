@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from bgp.config import SpeakerConfig
 from bgp.wire.attributes import ATTRIBUTES, CLUSTER_LIST, EXTENDED, ORIGINATOR_ID, attribute, split_block
 
+_ORIGINATOR_HEAD = bytes((ATTRIBUTES[ORIGINATOR_ID].flags, ORIGINATOR_ID, 4))
+_CLUSTER_HEAD = bytes((ATTRIBUTES[CLUSTER_LIST].flags, CLUSTER_LIST, 4))
+_ORIGINATOR_OCTETS = 7
+
 
 @dataclass(frozen=True, slots=True)
 class Reflector:
@@ -41,9 +45,11 @@ class Reflector:
             at = after
         if clusters:
             return _replaced(block, self.cluster_id + clusters, b"" if has_originator else originator)
-        added = b"" if has_originator else attribute(ATTRIBUTES[ORIGINATOR_ID].flags, ORIGINATOR_ID, originator)
-        added += attribute(ATTRIBUTES[CLUSTER_LIST].flags, CLUSTER_LIST, self.cluster_id)
-        return block[:before] + added + block[before:]
+        added = self.added(originator)
+        return block[:before] + (added[_ORIGINATOR_OCTETS:] if has_originator else added) + block[before:]
+
+    def added(self, originator: bytes) -> bytes:
+        return _ORIGINATOR_HEAD + originator + _CLUSTER_HEAD + self.cluster_id
 
 
 def _replaced(block: bytes, clusters: bytes, originator: bytes) -> bytes:

@@ -26,6 +26,7 @@ class Connection:
         self, sock: socket.socket, session: Session, speaker: Speaker, closed: Callable[[Connection], None]
     ) -> None:
         self.sock = sock
+        self._fd = sock.fileno()  # a selector that does not know a socket yet says so with its whole description
         self.session = session
         self._speaker = speaker
         self._closed = closed
@@ -39,7 +40,7 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def begin(self) -> None:
-        self._loop.add_reader(self.sock, self._readable)
+        self._loop.add_reader(self._fd, self._readable)
 
     @property
     def addresses(self) -> tuple[Address, Address]:
@@ -67,6 +68,15 @@ class Connection:
         """Returns how many octets wait."""
         if not self.is_open or self._is_closing:
             return 0
+        if not self._queue and len(buffers) == 1:  # the usual case, spelled out: it happens once a member and flush
+            whole = buffers[0]
+            try:
+                sent = self.sock.send(whole)
+            except OSError:
+                sent = 0  # said again by _write, which knows what to do
+            if sent == len(whole):
+                return 0
+            buffers = [memoryview(whole)[sent:]]
         self._queue.extend(buffers)
         self._queued += sum(map(len, buffers))
         if not self._is_writing:
@@ -104,7 +114,7 @@ class Connection:
     def _watch_writable(self) -> None:
         if self._queue and not self._is_writing:
             self._is_writing = True
-            self._loop.add_writer(self.sock, self._write)
+            self._loop.add_writer(self._fd, self._write)
             self.session.send_blocked(time.monotonic())
         elif self._queue:
             self.session.send_blocked(time.monotonic())
@@ -112,7 +122,7 @@ class Connection:
             was_blocked = self._is_writing
             if was_blocked:
                 self._is_writing = False
-                self._loop.remove_writer(self.sock)
+                self._loop.remove_writer(self._fd)
             if self._is_closing:
                 self._finish()
             elif was_blocked:
@@ -151,9 +161,9 @@ class Connection:
         if not self.is_open:
             return
         self.is_open = False
-        self._loop.remove_reader(self.sock)
+        self._loop.remove_reader(self._fd)
         if self._is_writing:
-            self._loop.remove_writer(self.sock)
+            self._loop.remove_writer(self._fd)
         self._queue.clear()
         self.sock.close()
         self._closed(self)

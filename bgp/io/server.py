@@ -15,10 +15,13 @@ from bgp.io.tcp_options import IP_FREEBIND, addresses_beside, set_md5, set_ttl
 from bgp.reconfigure import Change, pair_peers
 from bgp.session.session import Session
 from bgp.speaker import Speaker
+from bgp.wire.open import prepare
 
 _TICK_S = 0.1
 _BACKLOG = 4096
-_ACCEPTS_A_TURN = 256
+_ACCEPTS_A_TURN = 64  # the others wait for no more than that
+_WRITE_S = 10e-6  # what one write to one peer costs
+_FLUSH_WAITS_S = 0.02  # at most, while more comes in
 
 
 class SpeakerServer:
@@ -31,12 +34,16 @@ class SpeakerServer:
         self._connections: dict[Session, Connection] = {}
         self._dials: dict[Session, asyncio.Task[None]] = {}
         self._closing: set[Connection] = set()
+        self._beside: dict[Address, dict[Family, Address]] = {}
         self._flush_pending = False
+        self._flushes_asked = self._flushes_seen = 0
+        self._flush_by = 0.0
         self._all_closed: asyncio.Event | None = None
         self._ticker: asyncio.Task[None] | None = None
         speaker.transport = self
 
     async def start(self) -> None:
+        prepare()
         self._listen(self._config)
         self._ticker = asyncio.create_task(self._tick())
         self._speaker.start(time.monotonic())
@@ -243,21 +250,40 @@ class SpeakerServer:
             del self._connections[connection.session]
 
     def own_addresses(self, session: Session) -> dict[Family, Address]:
-        return addresses_beside(session.local_address)
+        local = session.local_address
+        if local not in self._beside:  # the system is asked once for all that come up in one tick
+            self._beside[local] = addresses_beside(local)
+        return self._beside[local]
 
     def flush_soon(self) -> None:
+        self._flushes_asked += 1
         if not self._flush_pending:
             self._flush_pending = True
             # After what is readable now: the loop's ready list is a queue.
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._begin_flush)
+
+    def _begin_flush(self) -> None:
+        """Writing to all costs the same however much there is, so wait while more comes in, but no longer than that takes.
+
+        On a quiet line the second look finds nothing new: one empty poll.
+        """
+        self._flush_by = time.monotonic() + min(len(self._connections) * _WRITE_S, _FLUSH_WAITS_S)
+        self._flushes_seen = self._flushes_asked
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        now = time.monotonic()
+        if self._flushes_asked != self._flushes_seen and now < self._flush_by:
+            self._flushes_seen = self._flushes_asked
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
         self._flush_pending = False
-        self._speaker.flush(time.monotonic())
+        self._speaker.flush(now)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._beside.clear()
             self._speaker.handle_timer(time.monotonic())
 
 

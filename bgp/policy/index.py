@@ -7,7 +7,10 @@ much as ten, and no route a peer can invent makes it more.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import accumulate
+from operator import or_
 from typing import TypeVar
 
 from bgp.config import PolicyRule, PrefixMatch
@@ -81,7 +84,7 @@ def prefix_index(family: Family, conditions: Sequence[tuple[PrefixMatch, ...]]) 
 
 def indexes(rules: Sequence[PolicyRule]) -> list[Index]:
     """One index per kind of condition that occurs, all but the prefix's and the peer type's, cheapest first."""
-    makers = (_by_source, _by_local_pref, _by_interface, _by_as_path, _by_next_hop, _by_community)
+    makers = (_by_source, _by_local_pref, _by_local_pref_above, _by_interface, _by_as_path, _by_next_hop, _by_community)
     return [index for index in (make(rules) for make in makers) if index is not None]
 
 
@@ -114,6 +117,20 @@ def _by_local_pref(rules: Sequence[PolicyRule]) -> Index | None:
     def index(route: RouteView) -> Mask:
         value = route.local_pref
         return free if value is None else free | masks.get(value, 0)
+
+    return index
+
+
+def _by_local_pref_above(rules: Sequence[PolicyRule]) -> Index | None:
+    masks, free = _collect(() if rule.local_pref_above is None else (rule.local_pref_above,) for rule in rules)
+    if not masks:
+        return None
+    bounds = sorted(masks)
+    reached = list(accumulate((masks[bound] for bound in bounds), or_, initial=free))
+
+    def index(route: RouteView) -> Mask:
+        value = route.local_pref
+        return free if value is None else reached[bisect_left(bounds, value)]
 
     return index
 

@@ -106,6 +106,10 @@ def rule_matches(rule: PolicyRule, route: RouteView, family: Family, nlri: Nlri 
         (rule.peer_type, lambda: rule.peer_type == ("ebgp" if is_ebgp else "ibgp")),
         (rule.sources, lambda: route.source in rule.sources),
         (rule.local_pref is not None, lambda: route.local_pref == rule.local_pref),
+        (
+            rule.local_pref_above is not None,
+            lambda: route.local_pref is not None and route.local_pref > (rule.local_pref_above or 0),
+        ),
         (rule.as_path_prefix, lambda: route.as_path[: len(rule.as_path_prefix)] == rule.as_path_prefix),
         (rule.communities, lambda: _community_holds(rule.communities, route)),
         (rule.interfaces, lambda: any(glob_expression(glob).fullmatch(route.interface) for glob in rule.interfaces)),
@@ -145,6 +149,8 @@ def conditions_text(rule: PolicyRule, decisive: tuple[PrefixMatch, ...] | None =
         words.append("interface " + " or ".join(rule.interfaces))
     if rule.local_pref is not None:
         words.append(f"local_pref {rule.local_pref}")
+    if rule.local_pref_above is not None:
+        words.append(f"local_pref above {rule.local_pref_above}")
     if rule.peer_type is not None:
         words.append(f"peer type {rule.peer_type}")
     return ", ".join(words) or "always"

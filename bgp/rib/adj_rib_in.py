@@ -111,7 +111,7 @@ class AdjRibIn:
             if octets in block:  # in C; the exact count is for those few
                 why = self._as_loop(attributes, asn) or why
         if not self._is_ebgp:
-            if attributes.seen >> ORIGINATOR_ID & 3:
+            if not attributes.reflect_at and attributes.seen >> ORIGINATOR_ID & 3:
                 why = self._reflection_loop(attributes) or why
         elif _GRACEFUL_SHUTDOWN in block and rewrite.has_community(attributes.fields.communities, _GRACEFUL_SHUTDOWN):
             lowered = rewrite.imported(attributes, EMPTY_SETTING, b"", 0)  # RFC 8326 §4.3

@@ -17,12 +17,20 @@ class Batch:
         self._whole: bytes | None = None
 
     def add(self, messages: list[bytes], skipped_by: Source | None = None) -> None:
-        start = self.size
-        self.parts += messages
-        self.size += sum(map(len, messages))
-        self.count += len(messages)
+        size = sum(map(len, messages))
         if skipped_by is not None and messages:
-            self._special.setdefault(skipped_by, []).append((start, self.size, len(messages), []))
+            self.skip(skipped_by, size, len(messages))
+        self.parts += messages
+        self.size += size
+        self.count += len(messages)
+
+    def skip(self, member: Source, octets: int, count: int = 1) -> None:
+        """It does not get the messages that are added next."""
+        special, start = self._special.setdefault(member, []), self.size
+        if special and special[-1][1] == start and not special[-1][3]:  # one slice with what it skips before
+            start, _, skipped, _ = special.pop()
+            count += skipped
+        special.append((start, self.size + octets, count, []))
 
     def add_private(self, member: Source, messages: list[bytes]) -> None:
         if messages:

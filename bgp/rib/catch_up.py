@@ -6,7 +6,6 @@ things stand then, so that whatever was superseded while it waited costs nothing
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from bgp.families import Family, Nlri
@@ -27,14 +26,15 @@ class Member:
     `is_blocked`: something waits there; whoever owns the connection clears it.
     """
 
-    __slots__ = ("_send", "cursor", "is_blocked", "source", "transfers")
+    __slots__ = ("_send", "cursor", "is_blocked", "news_from", "source", "transfers")
 
     def __init__(self, source: Source, send: Callable[[list[Buffer], int], int]) -> None:
         self.source = source
         self._send = send
         self.is_blocked = False
-        self.transfers: deque[Iterator[Piece]] = deque()
+        self.transfers: list[Iterator[Piece]] = []  # few; a deque takes 600 octets empty
         self.cursor: int | None = None  # None: told at once
+        self.news_from: dict[Family, int] = {}  # what the log says before this position was in the table it was sent
 
     def tell(self, buffers: list[Buffer], count: int) -> int:
         waiting = self._send(buffers, count)
@@ -65,7 +65,13 @@ class CatchUp:
     def forget(self, member: Member) -> None:
         self.late.pop(member.source, None)
         member.cursor = None
+        member.news_from.clear()
         self._trim()
+
+    def table_is_read(self, source: Source, family: Family) -> None:
+        """A member that knows nothing is sent the table as it is now: the log up to here is no news to it."""
+        if source in self.late:
+            self.late[source].news_from[family] = self._begin + len(self._log)
 
     def note(self, family: Family, log: list[Change], rib: LocRib) -> None:
         """What changed, for those that are late."""
@@ -90,23 +96,25 @@ class CatchUp:
 
         What is in the tables' logs must have been noted here.
         """
-        for _ in range(_PIECES_A_TURN):
-            if member.is_blocked:
-                return False
+        buffers: list[Buffer] = []
+        count = 0
+        for _ in range(0 if member.is_blocked else _PIECES_A_TURN):
             piece = self._next(member, ribs)
             if piece is None:
                 self.forget(member)
-                return False
-            if piece[0]:
-                member.tell(*piece)
-        return True
+                break
+            buffers += piece[0]
+            count += piece[1]
+        if buffers:
+            member.tell(buffers, count)
+        return member.is_late and not member.is_blocked
 
     def _next(self, member: Member, ribs: Mapping[Family, LocRib]) -> Piece | None:
         while member.transfers:
             piece = next(member.transfers[0], None)
             if piece is not None:
                 return piece
-            member.transfers.popleft()
+            del member.transfers[0]
         if member.cursor is None:
             return None
         at, count = member.cursor - self._begin, 0
@@ -115,9 +123,11 @@ class CatchUp:
         wanted: dict[Family, dict[Nlri, None]] = {}
         while at < len(self._log) and count < _PIECE_PREFIXES:
             family, nlris = self._log[at]
+            at += 1
+            if self._begin + at <= member.news_from.get(family, 0):
+                continue
             wanted.setdefault(family, {}).update(dict.fromkeys(nlris))
             count += len(nlris)
-            at += 1
         member.cursor = self._begin + at
         messages = [
             message

@@ -36,6 +36,10 @@ def _bgp_identifier(path: Path) -> bytes:
     return path.attributes.fields.originator_id or path.source.router_id
 
 
+def _preference_text(path: Path) -> str:
+    return ("ours", "a peer's, or learned with a priority", "learned, behind peers")[path.rank[0]]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """`number` as in RFC 4271 §9.1.2.2 where it has one; `value` is what was compared, for people."""
@@ -48,7 +52,7 @@ class Step:
 
 STEPS: tuple[Step, ...] = (
     Step("1", "next hop is reachable", lambda p: _lowest(p, lambda x: not x.hop.reachable), lambda x: x.hop.reachable),
-    Step("2", "originated here", lambda p: _lowest(p, lambda x: x.rank[0]), lambda x: x.source.is_local),
+    Step("2", "originated here", lambda p: _lowest(p, lambda x: x.rank[0]), _preference_text),
     Step("3", "highest LOCAL_PREF", lambda p: _lowest(p, lambda x: x.rank[1]), lambda x: -x.rank[1]),
     Step("4a", "shortest AS path", lambda p: _lowest(p, lambda x: x.rank[2]), lambda x: x.rank[2]),
     Step("4b", "lowest origin", lambda p: _lowest(p, lambda x: x.rank[3]), lambda x: x.rank[3]),
@@ -96,8 +100,10 @@ def order(paths: tuple[Path, ...], always_compare_med: bool = False) -> tuple[Pa
     """The same paths, the best first. The rest keep their order."""
     if len(paths) == 2:
         first, second = paths
-        if first.hop.resolution.reachable and second.hop.resolution.reachable and first.rank != second.rank:
-            return paths if first.rank < second.rank else (second, first)
+        if first.hop.resolution.reachable and second.hop.resolution.reachable:
+            a, b = first.rank, second.rank
+            if a != b:
+                return paths if a < b else (second, first)
     candidates = [path for path in paths if path.hop.resolution.reachable] or list(paths)
     ranks = [path.rank for path in candidates]
     least = min(ranks)

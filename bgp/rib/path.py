@@ -33,7 +33,8 @@ class Source:
     """Who paths come from: a peer, the kernel or the configuration.
 
     `epoch` counts sessions: a path of an earlier one is stale (RFC 4724 §4.2). `rejected` keeps what import refused, so
-    that a new policy can be applied without asking the peer again.
+    that a new policy can be applied without asking the peer again. `preference` comes before all that routes say, the
+    lowest first: ours 0, a peer's 1.
     """
 
     __slots__ = (
@@ -44,12 +45,22 @@ class Source:
         "is_client",
         "kind",
         "name",
+        "preference",
         "rejected",
         "router_id",
     )
 
-    def __init__(self, name: str, kind: RouteSource, address: Address = b"", router_id: bytes = b"") -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: RouteSource,
+        address: Address = b"",
+        router_id: bytes = b"",
+        *,
+        preference: int | None = None,
+    ) -> None:
         self.name = name
+        self.preference = (0 if kind in ("kernel", "originate") else 1) if preference is None else preference
         self.kind: RouteSource = kind
         self.address = address
         self.router_id = router_id
@@ -105,14 +116,16 @@ class Path:
             attributes = self.attributes
             block = attributes.block
             local_pref = self.source.default_local_pref
-            if attributes.local_pref_at:
-                length, origin = block[8], block[3]
+            if at := attributes.local_pref_at:
+                length, origin = block[8] if block[6] else 0, block[3]
+                if block.startswith(b"\x40\x05", at):
+                    local_pref = int.from_bytes(block[at + 3 : at + 7], "big")
             else:
                 fields = attributes.fields
                 length, origin = fields.as_path_length, fields.origin
                 if fields.local_pref is not None:
                     local_pref = fields.local_pref
-            rank = self._rank = (0 if self.source.is_local else 1, -local_pref, length, origin)
+            rank = self._rank = (self.source.preference, -local_pref, length, origin)
         return rank
 
 

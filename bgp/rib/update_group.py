@@ -22,8 +22,8 @@ from bgp.rib.path import Path, PathView, Source, best_of
 from bgp.wire import update
 from bgp.wire.attributes import NEXT_HOP
 
-# What stands before the prefixes in the message's body, and b""; or the attributes and a next hop, for MP_REACH_NLRI.
-Block = tuple[bytes, Address]
+# What stands before the prefixes in the message's body, and b""; or the attributes, and MP_REACH_NLRI up to its prefixes.
+Block = tuple[bytes, bytes]
 _CACHE_LIMIT = 32768
 _CHUNK_OCTETS = 1 << 18
 _Blocks = dict[Path, Block | None]
@@ -108,15 +108,19 @@ class UpdateGroup:
     def _made(self, path: Path, family: Family, setting: RouteSetting) -> Block | None:
         rules, source, attributes = self.rules, path.source, path.attributes
         reflection = rules.reflection if source.kind == "ibgp" else None
-        block, at, next_hop = attributes.block, attributes.local_pref_at, b""
+        block, next_hop, added = attributes.block, b"", b""
+        at = attributes.reflect_at if reflection else attributes.local_pref_at if source.kind == "ebgp" else 0
         if (
             at
             and self._leaves_sets_alone
             and setting is EMPTY_SETTING
-            and block.startswith(b"\x40\x03", block[6] + 7)  # NEXT_HOP behind AS_PATH: it was not in MP_REACH_NLRI
+            and (block.startswith(b"\x40\x03", block[6] + 7) or self._usable(family, next_hop := attributes.next_hop))
             and b"\xff\xff\xff" not in block
+            and (not reflection or reflection.passes(from_client=source.is_client, to_client=rules.to_client))
         ):
-            block = block[:at] + self._local_pref + block[at:]
+            # The usual set; NEXT_HOP stands behind AS_PATH unless it came in MP_REACH_NLRI.
+            added = reflection.added(source.router_id) if reflection else self._local_pref
+            block, next_hop = block[:at] + added + block[at:], next_hop[:16]
         elif not self._may_leave(path) or not (next_hop := self._next_hop(path, family, setting)):
             return None
         elif (
@@ -140,12 +144,14 @@ class UpdateGroup:
                 four_octet_asn=rules.four_octet_asn,
                 graceful_shutdown=rules.graceful_shutdown,
             )
-        if reflection:
+        if reflection and not added:
             block = reflection.reflected(block, source.router_id)
         if not update.fits(family, block, next_hop, rules.max_octets):
             self._too_large(path)
             return None
-        return (block, next_hop) if next_hop else (b"\0\0" + len(block).to_bytes(2, "big") + block, b"")
+        if next_hop:
+            return block, update.reach(family, next_hop)
+        return b"\0\0" + len(block).to_bytes(2, "big") + block, b""
 
     def _may_leave(self, path: Path) -> bool:
         """What no policy can allow: internal to internal, and the well-known communities of RFC 1997."""
@@ -251,6 +257,7 @@ class UpdateGroup:
         only = next(iter(members)) if len(members) == 1 else None
         accepts_all = self.rules.policy.accepts_all
         young = self._blocks(family, EMPTY_SETTING)
+        gone: list[Nlri] = []  # for all members; leaves before what is announced behind it
         for now, was, nlris in log:
             owner = now.source if now is not None and now.source in members else None
             if accepts_all and now is not None:
@@ -260,25 +267,34 @@ class UpdateGroup:
                 parts = self.parts(family, now, nlris)
             for block, run in parts:
                 if block is not None:
-                    head, next_hop = block
-                    if owner is None and not next_hop:  # the usual case, spelled out: it happens once an UPDATE
+                    if gone:
+                        shared.add(self._withdraw(family, gone))
+                        gone = []
+                    if owner is None or owner is not only:
+                        head, reach = block
                         octets = b"".join(run)
+                        if reach:
+                            head, octets = update.multiprotocol(head, reach, octets)
                         size = update.HEADER_OCTETS + len(head) + len(octets)
-                        if size <= max_octets:
+                        if size <= max_octets:  # nearly always, and once an UPDATE: no call for it
+                            if owner is not None:
+                                shared.skip(owner, size)
                             shared.parts += (headers[size], head, octets)
                             shared.size += size
                             shared.count += 1
-                            continue
-                    if owner is None or owner is not only:
-                        shared.add(self._announce(family, block, run), owner)
+                        else:
+                            shared.add(self._announce(family, block, run), owner)
                     if owner is not None and was is not None and was.source is not owner:
                         shared.add_private(owner, self._withdraw(family, self._told(family, was, run)))
                 elif was is not None:
-                    gone = self._told(family, was, run)
+                    told = self._told(family, was, run)
                     was_owner = was.source if was.source in members else None
-                    if gone and was_owner is not None and was_owner is only:
-                        continue
-                    shared.add(self._withdraw(family, gone), was_owner)
+                    if was_owner is None:
+                        gone += told
+                    elif was_owner is not only:
+                        shared.add(self._withdraw(family, told), was_owner)
+        if gone:
+            shared.add(self._withdraw(family, gone))
         for source, member in members.items():
             buffers, count = shared.buffers_for(source)
             if buffers and member.tell(buffers, count) > LATE_OCTETS:
@@ -293,16 +309,16 @@ class UpdateGroup:
         return told
 
     def _announce(self, family: Family, block: Block, nlris: list[Nlri]) -> list[bytes]:
-        attributes, next_hop = block
-        if not next_hop:
+        attributes, reach = block
+        if not reach:
             attributes = attributes[4:]
-        return list(update.announcements(family, attributes, next_hop, nlris, self.rules.max_octets))
+        return list(update.announcements(family, attributes, reach[4:-1], nlris, self.rules.max_octets))
 
     def _withdraw(self, family: Family, nlris: list[Nlri]) -> list[bytes]:
         return list(update.withdrawals(family, nlris, self.rules.max_octets)) if nlris else []
 
-    def table(self, family: Family, rib: LocRib, member: Source) -> Iterator[Piece]:
-        """All that a member is to be told now, in pieces of bounded size.
+    def table(self, family: Family, rib: LocRib, member: Source, *, is_first: bool = False) -> Iterator[Piece]:
+        """All that a member is to be told now, in pieces of bounded size. `is_first`: it has not been told anything yet.
 
         The table is read at the first piece; what changes later comes by `flush`. Members that begin while it stays the
         same share the bytes.
@@ -311,6 +327,8 @@ class UpdateGroup:
         if version != rib.version or rib.log:
             pieces = _Pieces(self._batches(family, rib.by_best()))
             self._snapshots[family] = rib.version, pieces
+        if is_first:
+            self.catch_up.table_is_read(member, family)
         for batch in pieces:
             yield batch.buffers_for(member)
 

@@ -91,6 +91,7 @@ class Session:
         self._refresh_owed: set[Family] = set()
         self._now = 0.0
         self.max_receive_octets = MAX_OCTETS
+        self._update_sent_at = self._keepalive_since = -math.inf
 
     # --- what happens to it -----------------------------------------------------------------------------------------
 
@@ -278,9 +279,12 @@ class Session:
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def update_sent(self, count: int, now: float) -> None:
-        """The speaker wrote UPDATEs into the connection: they count, and stand for a KEEPALIVE (RFC 4271 §8.2.2)."""
+        """The speaker wrote UPDATEs into the connection: they count, and stand for a KEEPALIVE (RFC 4271 §8.2.2).
+
+        The timer is not touched here, once a member and flush: it looks at this when it expires.
+        """
         self._sent["update"] += count
-        self.restart_keepalive(now)
+        self._update_sent_at = now
 
     def send_refresh(self, family: Family, now: float) -> bool:
         """Ask for all routes of a family. False: not Established, or the peer has no route refresh."""
@@ -349,6 +353,8 @@ class Session:
                 notification=Notification(SEND_HOLD_TIMER_EXPIRED, 0),
                 is_blocked=True,
             )
+        elif name == "keepalive" and self._update_sent_at > self._keepalive_since:
+            self.restart_keepalive(self._update_sent_at)
         else:
             event = {
                 "connect_retry": Event.CONNECT_RETRY_TIMER_EXPIRES,
@@ -367,6 +373,7 @@ class Session:
     def restart_keepalive(self, now: float) -> None:
         keepalive_s = self.negotiated.keepalive_s if self.negotiated else 0.0
         if keepalive_s:
+            self._keepalive_since = now
             self.timers.start_jittered("keepalive", now, keepalive_s, at_least_s=_LEAST_KEEPALIVE_S)
 
     def restart_send_hold(self, now: float) -> None:

@@ -97,7 +97,10 @@ def _originate(item: OriginateConfig) -> dict[str, Any]:
 
 
 def _kernel(kernel: KernelConfig) -> dict[str, Any]:
-    return {"learn": [_learn(rule) for rule in kernel.learn], **_given(kernel, "learn")}
+    tables = {"learn": [_learn(rule) for rule in kernel.learn], **_given(kernel, "learn", "tunnels")}
+    if kernel.tunnels:
+        tables["tunnels"] = [{"prefix": str(tunnel.network), **_given(tunnel, "network")} for tunnel in kernel.tunnels]
+    return tables
 
 
 def _learn(rule: LearnRule) -> dict[str, Any]:
@@ -127,6 +130,8 @@ def _rule(rule: PolicyRule) -> dict[str, Any]:
     table = {key: values for key, values in conditions.items() if values}
     if rule.local_pref is not None:
         table["local_pref"] = rule.local_pref
+    if rule.local_pref_above is not None:
+        table["local_pref_above"] = rule.local_pref_above
     if rule.peer_type is not None:
         table["peer_type"] = rule.peer_type
     table["action"] = rule.action

@@ -15,8 +15,9 @@ from bgp.config import (
     PeerConfig,
     PrefixLimit,
     SpeakerConfig,
+    TunnelRule,
 )
-from bgp.families import BY_NAME, FAMILIES, Family
+from bgp.families import BY_NAME, FAMILIES, Family, IPNetwork
 from bgp.toml import values
 from bgp.toml.policies import policy
 from bgp.toml.problems import Node, Reader, Refused, read_table, shown
@@ -224,6 +225,7 @@ LEARN_KEYS: dict[str, Reader[Any]] = {
     "table": _table,
     "prefix": values.network,
     "blackhole": values.boolean,
+    "behind_peers": values.boolean,
     "action": values.choice(("accept", "reject")),
 }
 
@@ -233,6 +235,27 @@ def _learn(node: Node) -> LearnRule:
     if len(known) < len(node.value):
         raise Refused
     return LearnRule(network=known.pop("prefix", None), **known)
+
+
+def _ipv4_network(node: Node) -> IPNetwork:
+    network = values.network(node)
+    if network.version != 4:
+        node.refuse(f"{network} is not allowed; allowed: an IPv4 prefix")
+    return network
+
+
+TUNNEL_KEYS: dict[str, Reader[Any]] = {
+    "prefix": _ipv4_network,
+    "interface": values.interface,
+    "direct": values.optional(_ipv4_network),
+}
+
+
+def _tunnel(node: Node) -> TunnelRule:
+    known = read_table(node, TUNNEL_KEYS, required=("prefix", "interface"))
+    if not {"prefix", "interface"} <= known.keys():
+        raise Refused
+    return TunnelRule(network=known.pop("prefix"), **known)
 
 
 def _route_protocol(node: Node) -> int:
@@ -249,6 +272,9 @@ KERNEL_KEYS: dict[str, Reader[Any]] = {
     "table": _table,
     "metric": values.integer(1, 0xFFFFFFFF),
     "preferred_source": values.list_of(values.global_address, may_be_empty=True),
+    "policy": policy,
+    "tunnels": values.list_of(_tunnel, may_be_empty=True),
+    "priority_base": values.optional(values.integer(1, 0xFFFFFFFF)),
     "persist": values.boolean,
 }
 
@@ -278,6 +304,7 @@ FIELD_OF_KEY: dict[str, dict[str, str]] = {
     "peer": {"import": "import_policy", "export": "export_policy", "password_file": "password"},
     "originate": {"prefix": "network"},
     "learn": {"prefix": "network"},
+    "tunnel": {"prefix": "network"},
 }
 
 CONFIG_TYPES = {
@@ -286,4 +313,5 @@ CONFIG_TYPES = {
     "originate": (ORIGINATE_KEYS, OriginateConfig),
     "kernel": (KERNEL_KEYS, KernelConfig),
     "learn": (LEARN_KEYS, LearnRule),
+    "tunnel": (TUNNEL_KEYS, TunnelRule),
 }

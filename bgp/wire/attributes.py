@@ -152,17 +152,21 @@ _KEPT = {
 class PathAttributes:
     """One interned set. Compared by identity; `next_hop` is part of it: 4, 16 or 32 octets (RFC 2545 §3).
 
-    `local_pref_at`: not 0 for what external peers usually send, with at most one AS_SEQUENCE behind ORIGIN and without
-    LOCAL_PREF (`scan_usual`); then where that belongs in the block. `seen`: bit n, attribute n is in the block; None
-    has it worked out when somebody asks.
+    `local_pref_at`: not 0 for what peers usually send (`scan_usual`), with at most one AS_SEQUENCE behind ORIGIN; then
+    where LOCAL_PREF stands in the block of an internal peer, and belongs in that of an external one. `reflect_at`: not 0
+    if it is such and not yet reflected; then where ORIGINATOR_ID and CLUSTER_LIST belong. `seen`: bit n, attribute n is
+    in the block; None has it worked out when somebody asks.
     """
 
-    __slots__ = ("_fields", "_seen", "block", "imported", "local_pref_at", "next_hop")
+    __slots__ = ("_fields", "_seen", "block", "imported", "local_pref_at", "next_hop", "reflect_at")
 
-    def __init__(self, block: bytes, next_hop: Address, seen: int | None, local_pref_at: int = 0) -> None:
+    def __init__(
+        self, block: bytes, next_hop: Address, seen: int | None, local_pref_at: int = 0, reflect_at: int = 0
+    ) -> None:
         self.block = block
         self.next_hop = next_hop
         self.local_pref_at = local_pref_at
+        self.reflect_at = reflect_at
         self._seen = seen
         self._fields: Fields | None = None
         self.imported: Any = None  # what the import of the peer that sent it made of it; kept by bgp/rib/adj_rib_in.py
@@ -252,13 +256,13 @@ def _items(octets: int, most: int, before: Callable[[int], bytes] = lambda _coun
 
 
 def _usual_pattern(is_ebgp: bool) -> re.Pattern[bytes]:
-    """Ascending order, large communities also where FRR puts them, lengths of one octet. Group 1 is the next hop, group
-    2 where LOCAL_PREF belongs or ends. What must be there is there, but for NEXT_HOP. Every attribute begins with octets of
+    """Ascending order, large communities also where FRR puts them, lengths of one octet. Group 1 is the next hop, 2 where
+    LOCAL_PREF belongs, 3 where ORIGINATOR_ID does, 5 what an internal peer reflected. What must be there is there, but for NEXT_HOP. Every attribute begins with octets of
     its own, so that a block which does not match costs one pass too.
     """
     as_path = _items(4, 24, lambda count: bytes([2, count]), rb"(?:(?!\0\0\0\0).{4})")
     origin, next_hop, med = rb"\x40\x01\x01[\0-\2]", rb"(?:\x40\x03\x04([\x01-\xdf].{3}))?", rb"(?:\x80\x04\x04.{4})?"
-    local_pref = rb"()" if is_ebgp else rb"\x40\x05\x04.{4}()"
+    local_pref = rb"()" if is_ebgp else rb"()\x40\x05\x04.{4}"
     aggregate = rb"(?:\x40\x06\0)?(?:\xc0\x07\x08(?!\0\0\0\0).{8})?"
     communities = rb"(?:\xc0\x08%b)?" % _items(4, 32)
     reflected = b"" if is_ebgp else rb"(?:\x80\x09\x04.{4})?(?:\x80\x0a%b)?" % _items(4, 8)
@@ -267,7 +271,7 @@ def _usual_pattern(is_ebgp: bool) -> re.Pattern[bytes]:
     if not is_ebgp:
         as_path = rb"(?:\0|%b)" % as_path
     start = origin + rb"\x40\x02" + as_path + next_hop + med + local_pref + aggregate + communities
-    return re.compile(start + b"(%b)?%b%b(?(3)|(?:%b)?)" % (large, reflected, extended, large), re.DOTALL)
+    return re.compile(start + b"()(%b)?(%b)%b(?(4)|(?:%b)?)" % (large, reflected, extended, large), re.DOTALL)
 
 
 _USUAL = {is_ebgp: _usual_pattern(is_ebgp).fullmatch for is_ebgp in (False, True)}
@@ -281,7 +285,8 @@ def scan_usual(block: bytes, is_ebgp: bool) -> PathAttributes | None:
     match = _USUAL[is_ebgp](block)
     if match is None:
         return None
-    return PathAttributes(block, match[1] or b"", None, match.start(2) if is_ebgp else 0)
+    reflect_at = 0 if is_ebgp or match[5] else match.start(3)
+    return PathAttributes(block, match[1] or b"", None, match.start(2), reflect_at)
 
 
 # --- the fast scan: any order, checked in one pass ------------------------------------------------------------------

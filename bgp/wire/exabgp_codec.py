@@ -13,7 +13,7 @@ parts. So nothing of it leaves this module, it is given one capability or one at
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from bgp.wire.errors import NotificationError
@@ -123,11 +123,16 @@ def _library() -> _Library:
     return _Library()
 
 
+def prepare() -> None:
+    _library()
+
+
 # --- OPEN ------------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)
 def encode_open(message: OpenMessage) -> bytes:
-    """The whole message; capabilities in ascending order of their codes, one optional parameter each."""
+    """The whole message, once for all peers that are told the same; capabilities in ascending order of their codes, one optional parameter each."""
     exa = _library()
     wanted = message.capabilities
     capabilities = exa.capabilities()
@@ -168,7 +173,8 @@ def _graceful(exa: _Library, wanted: GracefulRestart) -> Any:
     return exa.graceful().set(flags, wanted.time_s, families)
 
 
-def decode_capabilities(items: list[tuple[int, bytes]]) -> Capabilities:
+@lru_cache(maxsize=64)
+def decode_capabilities(items: tuple[tuple[int, bytes], ...]) -> Capabilities:
     """(code, value) pairs → what they say. A capability sent more than once counts as one (RFC 5492 §4).
 
     A malformed capability is ignored and named in `problems`, so that a bad host name costs no session; except

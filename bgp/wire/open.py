@@ -77,8 +77,15 @@ def parse_open(body: bytes) -> OpenMessage:
         my_as=int.from_bytes(body[1:3], "big"),
         hold_time_s=int.from_bytes(body[3:5], "big"),
         router_id=body[5:9],
-        capabilities=exabgp_codec.decode_capabilities(split_capabilities(body)),
+        capabilities=exabgp_codec.decode_capabilities(tuple(split_capabilities(body))),
     )
+
+
+def prepare() -> None:
+    """Import what OPENs need, 60 ms, before anybody waits for an answer."""
+    from bgp.wire import exabgp_codec
+
+    exabgp_codec.prepare()
 
 
 def encode_open(message: OpenMessage) -> bytes:

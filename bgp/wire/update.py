@@ -30,6 +30,7 @@ from bgp.wire.attributes import (
     one_next_hop,
     scan_nominal,
     scan_usual,
+    split_block,
 )
 from bgp.wire.errors import NotificationError
 from bgp.wire.nlri import pack_runs, split_nlri
@@ -317,25 +318,42 @@ def header(size: int) -> bytes:
     return HEADERS[size] if size <= 4096 else _header(size)
 
 
+def reach(family: Family, next_hop: Address) -> bytes:
+    """What stands in MP_REACH_NLRI before the prefixes."""
+    return family.key + bytes((len(next_hop),)) + next_hop + b"\0"
+
+
+def multiprotocol(block: bytes, start: bytes, octets: bytes) -> tuple[bytes, bytes]:
+    """The body of an UPDATE with these prefixes, in two parts; `start` is from `reach`. MP_REACH_NLRI goes first (RFC 7606 §5.1)."""
+    size = len(start) + len(octets)
+    head = b"\0\0%b\x90\x0e%b%b" % ((4 + size + len(block)).to_bytes(2, "big"), size.to_bytes(2, "big"), start)
+    return head, octets + block
+
+
+def told(attributes: bytes, start: bytes) -> tuple[bytes, Address]:
+    """The attributes and the next hop of what stands before prefixes: of `multiprotocol`, or (`start` is empty) of a body."""
+    if start:
+        return attributes, start[4 : 4 + start[3]]
+    attributes = attributes[4:]
+    return attributes, next((value for _, code, value in split_block(attributes) if code == NEXT_HOP), b"")
+
+
 def announcements(
     family: Family, block: bytes, next_hop: Address, nlris: Iterable[Nlri], max_octets: int
 ) -> Iterator[bytes]:
     """Whole UPDATE messages for prefixes that share a set. `block` has NEXT_HOP if and only if `next_hop` is empty.
 
-    MP_REACH_NLRI goes first (RFC 7606 §5.1). Yields nothing if not even one prefix fits beside the attributes;
-    the caller must see to that (`fits`).
+    Yields nothing if not even one prefix fits beside the attributes; the caller must see to that (`fits`).
     """
     if not next_hop:
         head = b"\0\0" + len(block).to_bytes(2, "big") + block
         for run in pack_runs(nlris, max_octets - HEADER_OCTETS - len(head)):
             yield header(HEADER_OCTETS + len(head) + len(run)) + head + run
         return
-    start = family.key + bytes([len(next_hop)]) + next_hop + b"\0"
+    start = reach(family, next_hop)
     for run in pack_runs(nlris, max_octets - HEADER_OCTETS - 8 - len(start) - len(block)):
-        value = start + run
-        attributes = bytes((OPTIONAL | EXTENDED, MP_REACH)) + len(value).to_bytes(2, "big") + value + block
-        body = b"\0\0" + len(attributes).to_bytes(2, "big") + attributes
-        yield header(HEADER_OCTETS + len(body)) + body
+        head, rest = multiprotocol(block, start, run)
+        yield header(HEADER_OCTETS + len(head) + len(rest)) + head + rest
 
 
 def fits(family: Family, block: bytes, next_hop: Address, max_octets: int) -> bool:

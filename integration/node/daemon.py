@@ -309,10 +309,12 @@ class SpeakerDaemon:
 
 
 def check_can_change(old: SpeakerConfig, new: SpeakerConfig) -> None:
-    """Raises ReloadRefused for what the running engine was not built with."""
+    """Raises ReloadRefused for what the running engine was not built with, or did not keep what it would need for."""
     had, has = old.kernel, new.kernel
     if (had is None) != (has is None) or (had is not None and has is not None and has.program and not had.program):
         raise ReloadRefused("adding or removing [kernel], or turning its program on, needs a restart of the speaker")
+    if had is not None and has is not None and (had.priority_base is None) != (has.priority_base is None):
+        raise ReloadRefused("turning priority_base of [kernel] on or off needs a restart of the speaker")
 
 
 def memory_octets() -> int:

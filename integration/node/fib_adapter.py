@@ -127,7 +127,8 @@ class FibAdapter:
         """
         if self._requests is None:
             return
-        if config == replace(self._config, persist=config.persist):
+        of_the_engine = ("persist", "policy", "priority_base", "tunnels")  # or of the end; nothing is otherwise here
+        if config == replace(self._config, **{name: getattr(config, name) for name in of_the_engine}):
             self._config = config
             return
         if self._resync_task is not None:

@@ -13,7 +13,7 @@ from felix.kernel.state import KernelState
 
 FAMILY_OF = {AF_INET: IPV4, AF_INET6: IPV6}
 Changes = dict[Family, tuple[list[tuple[Nlri, LearnedRoute]], list[Nlri]]]
-_Verdicts = tuple[tuple[IPNetwork | None, bool], ...]
+_Verdicts = tuple[tuple[IPNetwork | None, LearnRule], ...]
 _VERDICT_BOUND = 8192
 _LOOPBACK = b"\x80" + bytes(15) + b"\1"  # ::1/128
 
@@ -92,11 +92,12 @@ class LearnedRoutes:
     def _best(self, family: int, prefix: Nlri) -> LearnedRoute | None:
         """Of the routes that a rule accepts the one that the kernel prefers."""
         best: Via | None = None
+        by: LearnRule | None = None
         for table in self._tables:
             for via in self._state.tables[family, table].get(prefix):
-                if (best is None or via.metric < best.metric) and self._accepts(prefix, via):
-                    best = via
-        if best is None:
+                if (best is None or via.metric < best.metric) and (rule := self._accepting(prefix, via)):
+                    best, by = via, rule
+        if best is None or by is None:
             return None
         hop = best.hops[0] if best.hops else None
         return LearnedRoute(
@@ -104,15 +105,16 @@ class LearnedRoutes:
             interface=self._state.interface_name(hop.ifindex) if hop else "",
             protocol=best.protocol,
             metric=best.metric,
+            behind_peers=by.behind_peers,
         )
 
-    def _accepts(self, prefix: Nlri, via: Via) -> bool:
+    def _accepting(self, prefix: Nlri, via: Via) -> LearnRule | None:
         if not self._state.leads_out(via) or _never_leaves(via.family, prefix):
-            return False
-        for network, verdict in self._verdict(via):
+            return None
+        for network, rule in self._verdict(via):
             if network is None or _is_inside(prefix, via.family, network):
-                return verdict
-        return False
+                return rule if rule.action == "accept" else None
+        return None
 
     def _verdict(self, via: Via) -> _Verdicts:
         """The rules that fit as far as the Via goes; what is left to ask is the prefix. Empty: never accepted."""
@@ -127,13 +129,13 @@ class LearnedRoutes:
         if via.protocol == self._own_protocol or via.type not in (RTN_UNICAST, RTN_BLACKHOLE):
             return ()
         names = [self._state.interface_name(hop.ifindex) for hop in via.hops]
-        verdicts: list[tuple[IPNetwork | None, bool]] = []
+        verdicts: list[tuple[IPNetwork | None, LearnRule]] = []
         for rule in self._rules:
             if _fits(rule, via, names):
-                verdicts.append((rule.network, rule.action == "accept"))
+                verdicts.append((rule.network, rule))
                 if rule.network is None:
                     break
-        return tuple(verdicts) if any(verdict for _, verdict in verdicts) else ()
+        return tuple(verdicts) if any(rule.action == "accept" for _, rule in verdicts) else ()
 
 
 def _fits(rule: LearnRule, via: Via, names: Sequence[str]) -> bool:

@@ -7,11 +7,11 @@ logged per route.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 from integration.node.lean import hidden
@@ -57,33 +57,39 @@ class LineWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(MAX_QUEUED_LINES)
+        self._lines: deque[str] = deque()
+        self._is_wanted = threading.Event()
+        self._is_closed = False
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if len(self._lines) >= MAX_QUEUED_LINES:
             self.dropped += 1
+            return
+        self._lines.append(line)
+        if not self._is_wanted.is_set():  # waking the thread for each of a thousand lines costs more than writing them
+            self._is_wanted.set()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what is queued, within a bound."""
-        try:
-            self._lines.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
+        self._is_closed = True
+        self._is_wanted.set()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (line := self._lines.get()) is not None:
+        while self._lines or not self._is_closed:
+            self._is_wanted.wait()
+            self._is_wanted.clear()
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if not lines:
+                continue
             try:
-                self._stream.write(line + "\n")
-                if self._lines.empty():
-                    self._stream.flush()
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
             except (OSError, ValueError):  # closed pipe, full disk: nowhere left to say so
-                self.dropped += 1
+                self.dropped += len(lines)
 
 
 class FloodGate:
@@ -195,7 +201,12 @@ class EventLog:
 
 def timestamp(at: float) -> str:
     """Seconds since the epoch → `2031-05-04T10:11:12.123Z`."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}Z"
+    return f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 def _console_renderer(colors: bool) -> Callable[[MutableMapping[str, Any]], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bgp.families import Address
-from bgp.ports import NextHop, Resolution
+from bgp.ports import NextHop, Resolution, split_through
 from felix.kernel.rtnetlink import AF_INET, AF_INET6, RTN_UNICAST, Via
 from felix.kernel.state import KernelState
 from felix.kernel.tables import Vias
@@ -48,6 +48,8 @@ class NextHops:
 
         A link-local one alone is followed by its interface's name.
         """
+        if (tunnelled := split_through(address)) is not None:
+            return self._on_link(tunnelled[0], self._state.interface_index(tunnelled[1]), 0, needs_no_subnet=True)
         if len(address) == 32:
             return self._resolve_pair(address[:16], address[16:])
         if _is_link_local(address[:16]):
@@ -70,10 +72,12 @@ class NextHops:
             return answer
         return self._on_link(link_local, answer.hops[0].ifindex, answer.metric)
 
-    def _on_link(self, address: Address, ifindex: int, metric: int) -> Resolution:
+    def _on_link(self, address: Address, ifindex: int, metric: int, *, needs_no_subnet: bool = False) -> Resolution:
         if not ifindex or not self._state.is_running(ifindex):
             return UNREACHABLE
-        return Resolution(True, metric, (NextHop(address, ifindex),), self._state.interface_name(ifindex))
+        return Resolution(
+            True, metric, (NextHop(address, ifindex, needs_no_subnet),), self._state.interface_name(ifindex)
+        )
 
     def _candidates(self, address: Address) -> Vias:
         family = AF_INET if len(address) == 4 else AF_INET6

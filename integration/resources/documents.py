@@ -108,6 +108,10 @@ def parsed(text: str) -> list[tuple[Any, Mapping[str, int]]]:
             pass  # several documents, or YAML in flow style
         except RecursionError:
             raise YamlError("is nested too deeply") from None
+        except YamlError:
+            raise
+        except ValueError as error:  # a number of thousands of digits
+            raise YamlError(str(error).partition(";")[0]) from None
     return [(document.value, document.lines) for document in load_all(text)]
 
 

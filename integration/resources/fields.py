@@ -123,9 +123,15 @@ DSCP_NAMES = {
 }  # fmt: skip
 
 
+def protocol_of(value: int | str | None) -> int | str | None:
+    """The number of a text of digits; names and numbers as they are. Calico takes `"6"` for 6, too."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}", value) else value
+
+
 def check_protocol(value: int | str) -> None:
     """A name, or a number from 1 to 255. Raises ValueError."""
-    if not (value in PROTOCOLS if isinstance(value, str) else 1 <= value <= 255):
+    protocol = protocol_of(value)
+    if not (1 <= protocol <= 255 if isinstance(protocol, int) else protocol in PROTOCOLS):
         raise ValueError("is not a protocol")
 
 
@@ -160,6 +166,44 @@ def check_dscp(value: int | str) -> None:
         return
     if not re.fullmatch(r"[0-9]{1,2}", str(value)) or int(value) > 63:
         raise ValueError("is not a DSCP value")
+
+
+QUALIFIED = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+
+
+def check_qualified_name(key: str) -> None:
+    """`[DOMAIN/]NAME`, as Kubernetes names labels. Raises ValueError."""
+    domain, slash, name = key.rpartition("/")
+    if slash and (len(domain) > 253 or not re.fullmatch(SUBDOMAIN, domain)):
+        raise ValueError("has a domain that is none")
+    if len(name) > 63:
+        raise ValueError("has more than 63 characters")
+    if not re.fullmatch(QUALIFIED, name):
+        raise ValueError("is malformed")
+
+
+def is_label_value(text: str) -> bool:
+    return len(text) <= 63 and bool(re.fullmatch(f"({QUALIFIED})?", text))
+
+
+def check_labels(labels: dict[str, str]) -> None:
+    for name, value in labels.items():
+        try:
+            check_qualified_name(name)
+        except ValueError as error:
+            raise ValueError(f"has the name {name!r}, which {error}") from None
+        if not is_label_value(value):
+            raise ValueError(f"has under {name} the value {value!r}, which no label can have")
+
+
+def check_annotations(annotations: dict[str, str]) -> None:
+    check_labels(dict.fromkeys(map(str.lower, annotations), ""))
+
+
+def check_log_filters(filters: dict[str, str]) -> None:
+    for interface in filters:
+        if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,15}", interface):
+            raise ValueError(f"has the name {interface!r}, which no interface can have")
 
 
 def check_regex(text: str) -> None:
@@ -229,5 +273,9 @@ RoutePriority = Annotated[int | None, Range(1, MAX_ROUTE_PRIORITY)]
 PlainSelector = Annotated[str, Checked(parse_selector, "a selector such as role == 'db' && has(rack)")]
 SelectorText = Annotated[PlainSelector, Length(1024)]
 EnabledOrDisabled = Annotated[str, OneOf("Enabled", "Disabled")]
-Labels = dict[str, str]
+Labels = Annotated[dict[str, str], Checked(check_labels, "[DOMAIN/]NAME: VALUE, as Kubernetes' labels")]
+Annotations = Annotated[dict[str, str], Checked(check_annotations, "[DOMAIN/]NAME: any text")]
+LogFilters = Annotated[
+    dict[str, str] | None, Checked(check_log_filters, "interfaces, all, weps or heps, each with an expression")
+]
 Order = int | float | None  # whole numbers stay whole when they are written

@@ -67,6 +67,8 @@ def etcd_path(key: Key) -> str:
             return f"{IPAM}handle/{key.name}"
         case "IPAMHost":
             return f"{IPAM}host/{key.name}"
+        case "IPAMConfig" if key.name != "default":
+            raise ValueError(f"{key}: the only IPAMConfig is called default")
         case "IPAMConfig":
             return f"{IPAM}config"
     return f"{etcd_prefix(key.kind, key.namespace)}{key.name}"

@@ -28,8 +28,8 @@ def problems_in(model: Model, path: str) -> Iterator[Problem]:
     """Rules of the fields, and where all of them hold the rules between them."""
     found: list[Problem] = []
     for field in fields_of(type(model)):
-        if field.attribute == "metadata":
-            continue
+        if field.attribute == "metadata" and isinstance(model, Resource):
+            continue  # check_metadata
         place = f"{path}.{field.name}" if path else field.name
         found += problems_of_value(getattr(model, field.attribute), field.shape, place)
     yield from found
@@ -38,11 +38,13 @@ def problems_in(model: Model, path: str) -> Iterator[Problem]:
             yield from (CHECKS[kind](model, path) if kind in CHECKS else ())
 
 
-def problems_of_value(value: Any, shape: Shape, place: str) -> Iterator[Problem]:
+def problems_of_value(value: Any, shape: Shape, place: str, *, is_item: bool = False) -> Iterator[Problem]:
+    """An empty field is as good as none; an empty item of a list is an item like any other."""
     if value is None or value in ("", [], {}):
         if shape.is_required:
             yield Problem(place, None, "is required")
-        return
+        if shape.is_required or not is_item:
+            return
     for rule in shape.rules:
         if found := rule.problem(value):
             yield Problem(place, value, *found)
@@ -51,10 +53,10 @@ def problems_of_value(value: Any, shape: Shape, place: str) -> Iterator[Problem]
         yield from problems_in(value, place)
     elif isinstance(value, list) and shape.items:
         for index, item in enumerate(value):
-            yield from problems_of_value(item, shape.items, f"{place}[{index}]")
+            yield from problems_of_value(item, shape.items, f"{place}[{index}]", is_item=True)
     elif isinstance(value, dict) and shape.items and shape.items.types:
         for name, item in value.items():
-            yield from problems_of_value(item, shape.items, f"{place}[{name!r}]")
+            yield from problems_of_value(item, shape.items, f"{place}[{name!r}]", is_item=True)
 
 
 def defaulted(resource: AnyResource) -> AnyResource:
@@ -65,7 +67,12 @@ def defaulted(resource: AnyResource) -> AnyResource:
 
 
 def fill_in(model: Model) -> None:
+    for kind in type(model).__mro__:
+        if kind in DEFAULTS:
+            DEFAULTS[kind](model)
     for field in fields_of(type(model)):
+        if field.attribute == "status" and isinstance(model, Resource):
+            continue  # says what is, not what is wished
         value = getattr(model, field.attribute)
         if field.shape.has_default and (value in (None, "") or field.attribute not in model.model_fields_set):
             setattr(model, field.attribute, copy.copy(field.shape.default))
@@ -77,6 +84,3 @@ def fill_in(model: Model) -> None:
             for item in value:
                 if isinstance(item, Model):
                     fill_in(item)
-    for kind in type(model).__mro__:
-        if kind in DEFAULTS:
-            DEFAULTS[kind](model)

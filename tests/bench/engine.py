@@ -12,6 +12,7 @@ from bgp.families import IPV4, Address, Family, Nlri, parse_address
 from bgp.ports import FibRoute
 from bgp.session.session import Session
 from bgp.speaker import Speaker
+from reflector.rules import reflection_of
 from tests.bench.bench_peer import KEEPALIVE, BenchPeer
 
 SPEAKER = "127.9.0.1"
@@ -54,9 +55,13 @@ class Sink:
 
 
 class Engine:
-    """Senders s1, s2, … (AS 65001, 65002, …, told nothing) and `receivers` iBGP peers, all Established."""
+    """Senders s1, s2, … (AS 65001, 65002, …, told nothing) and `receivers` iBGP peers, all Established.
 
-    def __init__(self, senders: int, receivers: int = 1, *, has_kernel: bool = False) -> None:
+    `reflects`: all of them are iBGP peers and clients, told everything.
+    """
+
+    def __init__(self, senders: int, receivers: int = 1, *, has_kernel: bool = False, reflects: bool = False) -> None:
+        self._reflects = reflects
         peers = [
             PeerConfig(
                 name=peer.name,
@@ -65,6 +70,7 @@ class Engine:
                 passive=True,
                 import_policy=ACCEPT_ALL,
                 export_policy=REJECT_ALL if peer.asn != 64512 else ACCEPT_ALL,
+                client=reflects,
             )
             for peer in self._peers(senders, receivers)
         ]
@@ -74,15 +80,23 @@ class Engine:
         )
         self.wire, self.sink = Wire(), Sink()
         fib = self.sink if has_kernel else None
-        self.speaker = Speaker(config, fib=fib, next_hops=None, events=self.sink, rng=random.Random(1), now=0.0)
+        self.speaker = Speaker(
+            config,
+            fib=fib,
+            next_hops=None,
+            events=self.sink,
+            rng=random.Random(1),
+            now=0.0,
+            reflection_of=reflection_of,
+        )
         self.speaker.transport = self.wire
         self.speaker.start(0.0)
         self.sessions = {peer.name: self._establish(peer) for peer in self._peers(senders, receivers)}
         self.flush()
 
-    @staticmethod
-    def _peers(senders: int, receivers: int) -> list[BenchPeer]:
-        found = [BenchPeer(f"s{i}", f"127.9.1.{i}", 65000 + i) for i in range(1, senders + 1)]
+    def _peers(self, senders: int, receivers: int) -> list[BenchPeer]:
+        asns = [64512 if self._reflects else 65000 + i for i in range(1, senders + 1)]
+        found = [BenchPeer(f"s{i}", f"127.9.1.{i}", asn) for i, asn in enumerate(asns, 1)]
         return found + [BenchPeer(f"r{i}", f"127.9.2.{i}", 64512) for i in range(1, receivers + 1)]
 
     def _establish(self, peer: BenchPeer) -> Session:

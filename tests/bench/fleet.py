@@ -122,16 +122,17 @@ class Fleet:
                 self._writing.discard(client)
                 self._poll.modify(client.sock, select.EPOLLIN)
 
-    def run(self, is_done: Callable[[float], bool], timeout_s: float, look: Callable[[], None] = lambda: None) -> bool:
+    def run(self, is_done: Callable[[float], bool], timeout_s: float, look: Callable[[], object] = bool) -> bool:
         """Serve the sockets until `is_done(now)`, asked once nothing is readable or left to judge. False after the time.
 
-        `look` may look at `unjudged` after each round. Raises BenchPeerError if a session ends.
+        `look` may look at `unjudged` after each round; what is true ends the run. Raises BenchPeerError if a session ends.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             before = self.last_data_at
             self._turn(0.0 if self.unjudged else TICK_S)
-            look()
+            if look():
+                return True
             if self.last_data_at != before and self._unjudged_octets < BACKLOG_OCTETS:
                 continue
             if not self.judge_one() and is_done(time.monotonic()):
@@ -146,6 +147,11 @@ class Fleet:
         self._unjudged_octets -= len(data)
         judge.feed(data, arrived_at)
         return judge
+
+    def forget_unjudged(self) -> None:
+        """Whoever looked at it needs no judge."""
+        self.unjudged.clear()
+        self._unjudged_octets = 0
 
     def _turn(self, wait_s: float) -> list[BenchPeer]:
         """One round over the ready sockets; who has come up in it."""

@@ -147,6 +147,19 @@ def whole_to_ten(table: Table) -> Load:
     return _pumped(Engine(1, 10), [("s1", reads(table))])
 
 
+def reflected(table: Table) -> Load:
+    """Load S4: one client's table to another."""
+    own = full_table(table.prefix_count, len(table.groups), 65001, NEXT_HOPS[0], local_pref=100)
+    return _pumped(Engine(1, 1, reflects=True), [("s1", reads(own))])
+
+
+def reflected_twice(table: Table) -> Load:
+    """Load S5, at the size of the other loads: two clients with the same prefixes."""
+    peers = [(65001, NEXT_HOPS[0]), (65002, NEXT_HOPS[1])]
+    tables, _ = competing_tables(table.prefix_count, len(table.groups), peers, local_pref=100)
+    return _pumped(Engine(2, 1, reflects=True), [(f"s{i}", reads(each)) for i, each in enumerate(tables, 1)])
+
+
 def whole_twice(table: Table) -> Load:
     """Load (b)."""
     tables, _ = competing_tables(table.prefix_count, len(table.groups), [(65001, NEXT_HOPS[0]), (65002, NEXT_HOPS[1])])
@@ -190,6 +203,8 @@ STAGES = [
     Stage("encode", "Speaker.flush of everything, to one iBGP peer", encode),
     Stage("a", "load (a): receive and flush in turn", whole),
     Stage("a-10", "the same to ten iBGP peers", whole_to_ten),
+    Stage("S4", "a client's table reflected to another", reflected),
+    Stage("S5", "two clients' tables reflected to a third", reflected_twice),
     Stage("b", "load (b): two senders, best path chosen", whole_twice),
     Stage("c", "load (c) up to Fib.apply: 50,000 prefixes, 5,000 UPDATEs", whole_with_kernel),
     Stage("withdraw", "the whole table withdrawn, 800 prefixes an UPDATE", withdraw_all),

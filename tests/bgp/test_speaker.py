@@ -38,6 +38,11 @@ def test_an_originated_route_crosses_an_external_session(world: World) -> None:
     route = b.routes()["10.1.0.0/26"]
     assert (route["as_path"], route["next_hop"], route["local_pref"]) == ("64512", "10.0.0.1", None)
     assert b.routes()["fd00:1::/64"]["next_hop"] == "fd00::1"
+    told, heard = a.routes("sent", peer="p2"), b.routes("received", peer="p1")
+    for prefix in ("10.1.0.0/26", "fd00:1::/64"):
+        assert {key: told[prefix][key] for key in ("next_hop", "as_path", "origin", "communities")} == {
+            key: heard[prefix][key] for key in ("next_hop", "as_path", "origin", "communities")
+        }
     assert a.speaker.is_converged
     assert b.speaker.is_converged
 

@@ -163,7 +163,7 @@ def test_a_prefix_is_itself_and_ge_and_le_make_it_a_range(written: str, meant: t
 def test_a_rule_with_everything() -> None:
     policy = peer_with(
         'import = [{ as_path = [65000, "1.1"], community = "65000:1", source = ["ebgp", "ibgp"], '
-        'next_hop = ["192.0.2.0/24", "2001:db8::1"], interface = "cali*", local_pref = 7, peer_type = "ebgp", '
+        'next_hop = ["192.0.2.0/24", "2001:db8::1"], interface = "cali*", local_pref = 7, local_pref_above = 6, peer_type = "ebgp", '
         'action = "accept", set = { local_pref = 1, med = 2, communities = ["no-export", "1:2:3", "rt:1:2"], '
         'remove_communities = true, prepend = [1, 1], next_hop = "2001:db8::2" } }]'
     ).import_policy
@@ -176,6 +176,7 @@ def test_a_rule_with_everything() -> None:
             next_hops=(ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::1/128")),
             interfaces=("cali*",),
             local_pref=7,
+            local_pref_above=6,
             peer_type="ebgp",
             action="accept",
             setting=RouteSetting(

@@ -62,27 +62,37 @@ def root_schema(model: type[Model]) -> dict[str, Any]:
         if field.name not in properties:
             # What a program reports is not for the API server to judge.
             properties[field.name] = schema_of(field.shape, with_rules=field.name != "status")
-    return {"type": "object", "properties": properties}
+    return {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": properties}
 
 
-def schema_of(shape: Shape, *, with_rules: bool) -> dict[str, Any]:
+def schema_of(shape: Shape, *, with_rules: bool, is_item: bool = False) -> dict[str, Any]:
     schema = type_of(shape, with_rules=with_rules)
     if with_rules:
         for rule in shape.rules:
             schema |= rule.schema()
         if shape.has_default:
             schema["default"] = shape.default
+        if not shape.is_required and not is_item:
+            allow_empty(schema)
     return schema
+
+
+def allow_empty(schema: dict[str, Any]) -> None:
+    """A field that may be absent may be empty: to validation, and to whoever writes Go structs, that is the same."""
+    if "" not in schema.get("enum", [""]):
+        schema["enum"] = ["", *schema["enum"]]
+    if schema.get("pattern", "").endswith(")$"):
+        schema["pattern"] = schema["pattern"].removesuffix("$") + "?$"
 
 
 def type_of(shape: Shape, *, with_rules: bool) -> dict[str, Any]:
     if shape.model:
         return object_schema(shape.model, with_rules=with_rules)
     if shape.types == (list,) and shape.items:
-        items = schema_of(shape.items, with_rules=with_rules)
+        items = schema_of(shape.items, with_rules=with_rules, is_item=True)
         return {"type": "array", "items": items | ({"nullable": True} if shape.items.is_nullable else {})}
     if shape.types == (dict,) and shape.items and shape.items.types:
-        return {"type": "object", "additionalProperties": schema_of(shape.items, with_rules=with_rules)}
+        return {"type": "object", "additionalProperties": schema_of(shape.items, with_rules=with_rules, is_item=True)}
     if set(shape.types) == {int, str}:
         return {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
     if set(shape.types) == {int, float}:

@@ -79,7 +79,7 @@ class KubeControllersConfigurationSpec(Model):
 
 class KubeControllersConfigurationStatus(Model):
     running_config: KubeControllersConfigurationSpec | None = None
-    environment_vars: Labels = {}
+    environment_vars: dict[str, str] = {}
 
 
 class KubeControllersConfiguration(Resource):

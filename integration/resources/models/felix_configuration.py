@@ -17,6 +17,7 @@ from integration.resources.fields import (
     IPv4CIDRText,
     IPv4Text,
     IPv6Text,
+    LogFilters,
     NetText,
     NumericPort,
     Port,
@@ -246,7 +247,7 @@ class FelixConfigurationSpec(Model):
     bpf_kube_proxy_iptables_cleanup_enabled: bool | None = None
     bpf_kube_proxy_min_sync_period: Duration = ""
     bpf_l3_iface_pattern: RegexText = ""
-    bpf_log_filters: dict[str, str] | None = None
+    bpf_log_filters: LogFilters = None
     bpf_log_level: Annotated[str, OneOf("", "Off", "Info", "Debug", ignore_case=True)] = ""
     bpf_maglev_max_endpoints_per_service: Whole = None
     bpf_maglev_max_services: Whole = None

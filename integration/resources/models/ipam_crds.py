@@ -138,8 +138,14 @@ def to_crd(key: Key, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def from_crd(found: Mapping[str, Any]) -> tuple[Key, dict[str, Any]]:
     """Key and stored form of a CRD object, or of one of projectcalico.org/v3. Raises ValueError if it is neither."""
-    kind = {"IPAMConfiguration": "IPAMConfig"}.get(found["kind"], found["kind"])
-    spec: dict[str, Any] = dict(found.get("spec") or {})
+    try:
+        return read_crd(found["kind"], found.get("metadata") or {}, dict(found.get("spec") or {}))
+    except KeyError as error:
+        raise ValueError(f"a {found.get('kind', 'thing')} of IPAM's without {error.args[0]}") from error
+
+
+def read_crd(crd_kind: str, metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[Key, dict[str, Any]]:
+    kind = "IPAMConfig" if crd_kind == "IPAMConfiguration" else crd_kind
     stored = {crd: etcd for etcd, crd in RENAMED.get(kind, {}).items()}
     value = {stored.get(name, name): each for name, each in spec.items()}
     match kind:
@@ -153,7 +159,7 @@ def from_crd(found: Mapping[str, Any]) -> tuple[Key, dict[str, Any]]:
             }
             return affinity_key(f"{spec.get('type') or 'host'}:{spec['node']}", spec["cidr"]), own | others
         case "IPAMHandle":
-            name = value.pop("handleID", "") or found["metadata"]["name"]
+            name = value.pop("handleID", "") or metadata["name"]
             return Key(kind, name), value
         case "IPAMConfig":
             return Key(kind, "default"), value

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from integration.resources.base import Model, Resource
 from integration.resources.fields import (
+    Annotations,
     CIDRText,
     Labels,
     NameText,
@@ -65,7 +66,7 @@ class EntityRule(Model):
 
 
 class RuleMetadata(Model):
-    annotations: Labels = {}
+    annotations: Annotations = {}
 
 
 class PolicyRule(Model):

@@ -17,5 +17,6 @@ CHECKS: Mapping[type, Callable[[Any, str], Iterator[Problem]]] = {
     **policies.CHECKS,
     **pools.CHECKS,
 }
-# Model → a function that fills in what Calico would; also for subclasses, the most special first.
+# Model → a function that fills in what Calico would, before the defaults of single fields; also for subclasses, the
+# most special first. It replaces nothing that is said: a wrong value is for validation to refuse.
 DEFAULTS: Mapping[type, Callable[[Any], None]] = {**policies.DEFAULTS, **pools.DEFAULTS}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from integration.resources.base import Problem
-from integration.resources.fields import PORT_PROTOCOLS, parse_address, parse_network
+from integration.resources.fields import PORT_PROTOCOLS, parse_address, parse_network, protocol_of
 from integration.resources.models.endpoints import (
     IPNAT,
     EndpointPort,
@@ -33,7 +33,7 @@ QOS_RANGES = {
 
 
 def check_port(port: EndpointPort | WorkloadEndpointPort, path: str) -> Iterator[Problem]:
-    if port.protocol not in PORT_PROTOCOLS:
+    if protocol_of(port.protocol) not in PORT_PROTOCOLS:
         yield Problem(f"{path}.protocol", port.protocol, "has no ports", "TCP, UDP, SCTP")
     if isinstance(port, WorkloadEndpointPort) and not port.name and not port.host_port:
         yield Problem(f"{path}.name", None, "is required where hostPort is not set")

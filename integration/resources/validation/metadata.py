@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from integration.resources.base import Problem, Resource
-from integration.resources.fields import LABEL, SUBDOMAIN
+from integration.resources.fields import LABEL, SUBDOMAIN, check_qualified_name, is_label_value
 
 MAX_NAME = 253
 MAX_ANNOTATION_OCTETS = 256 * 1024
@@ -29,7 +29,6 @@ NAMES: dict[str, tuple[str, int, str]] = {
     ),
 }
 ANY_NAME = (SUBDOMAIN, MAX_NAME, "lower-case letters, digits, '-' and '.', at most 253")
-QUALIFIED = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
 
 
 def check_metadata(resource: Resource) -> Iterator[Problem]:
@@ -39,12 +38,12 @@ def check_metadata(resource: Resource) -> Iterator[Problem]:
         place = f"metadata.labels[{name!r}]"
         if reason := wrong_key(name):
             yield Problem(place, value, f"has a name that {reason}", "[DOMAIN/]NAME, as Kubernetes has it")
-        elif len(value) > 63 or not re.fullmatch(f"({QUALIFIED})?", value):
+        elif not is_label_value(value):
             yield Problem(place, value, "is no value of a label", "at most 63 letters, digits, '-', '_' and '.'")
     for name in metadata.annotations:
         if reason := wrong_key(name.lower()):
             yield Problem(f"metadata.annotations[{name!r}]", None, f"has a name that {reason}", "[DOMAIN/]NAME")
-    size = sum(len(text.encode()) for pair in metadata.annotations.items() for text in pair)
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for pair in metadata.annotations.items() for text in pair)
     if size > MAX_ANNOTATION_OCTETS:
         yield Problem("metadata.annotations", None, f"have {size} octets", f"at most {MAX_ANNOTATION_OCTETS}")
 
@@ -63,9 +62,8 @@ def check_name(kind: str, name: str) -> Iterator[Problem]:
 
 def wrong_key(key: str) -> str:
     """Why `key` is no qualified name; "" if it is one."""
-    domain, slash, name = key.rpartition("/")
-    if slash and (len(domain) > MAX_NAME or not re.fullmatch(SUBDOMAIN, domain)):
-        return "has a domain that is none"
-    if len(name) > 63:
-        return "has more than 63 characters"
-    return "" if re.fullmatch(QUALIFIED, name) else "is malformed"
+    try:
+        check_qualified_name(key)
+    except ValueError as error:
+        return str(error)
+    return ""

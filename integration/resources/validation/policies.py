@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from integration.resources.base import Problem, Resource
-from integration.resources.fields import PORT_PROTOCOLS, parse_network, port_range
+from integration.resources.fields import PORT_PROTOCOLS, parse_network, port_range, protocol_of
 from integration.resources.models.policy import (
     DEFAULT_TIER,
     EntityRule,
@@ -83,14 +83,14 @@ def check_rule(rule: PolicyRule, path: str) -> Iterator[Problem]:
         return
     yield from check_ports(rule, path)
     yield from check_families(rule, path)
-    if rule.icmp and rule.protocol not in ICMP_FAMILIES:
+    if rule.icmp and protocol_of(rule.protocol) not in ICMP_FAMILIES:
         yield Problem(f"{path}.icmp", None, "needs protocol to be ICMP or ICMPv6")
     for name, protocol in (("protocol", rule.protocol), ("notProtocol", rule.not_protocol)):
-        family = ICMP_FAMILIES.get(protocol)
+        family = ICMP_FAMILIES.get(protocol_of(protocol))
         if family and rule.ip_version not in (None, family):
             yield Problem(f"{path}.ipVersion", rule.ip_version, f"contradicts {name} {protocol}", str(family))
     if rule.http:
-        if rule.protocol not in (None, "TCP", 6):
+        if protocol_of(rule.protocol) not in (None, "TCP", 6):
             yield Problem(f"{path}.protocol", rule.protocol, "cannot carry HTTP", "TCP, or none")
         if rule.action != "Allow":
             yield Problem(f"{path}.http", None, f"is not possible in a rule with action {rule.action}", "Allow")
@@ -101,7 +101,7 @@ def check_rule(rule: PolicyRule, path: str) -> Iterator[Problem]:
 
 def check_ports(rule: PolicyRule, path: str) -> Iterator[Problem]:
     """Ports by number need a protocol that has ports; a named port brings its own."""
-    if rule.protocol in PORT_PROTOCOLS:
+    if protocol_of(rule.protocol) in PORT_PROTOCOLS:
         return
     for side, entity in (("source", rule.source), ("destination", rule.destination)):
         for name, ports in (("ports", entity.ports), ("notPorts", entity.not_ports)):
@@ -197,7 +197,7 @@ def default_tier(tier: Tier) -> None:
     if tier.metadata.name in RESERVED_TIERS:
         order, action = RESERVED_TIERS[tier.metadata.name]
         tier.spec.order = order if tier.spec.order is None else tier.spec.order
-        tier.spec.default_action = action
+        tier.spec.default_action = tier.spec.default_action or action
 
 
 CHECKS: dict[type, Callable[[Any, str], Iterator[Problem]]] = {

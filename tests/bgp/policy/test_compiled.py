@@ -66,6 +66,8 @@ def test_the_first_matching_rule_decides() -> None:
         (accept(sources=("kernel", "originate")), Route(source="originate"), Route(source="ibgp")),
         (accept(local_pref=100), Route(local_pref=100), Route(local_pref=101)),
         (accept(local_pref=0), Route(local_pref=0), Route(local_pref=None)),
+        (accept(local_pref_above=100), Route(local_pref=101), Route(local_pref=100)),
+        (accept(local_pref_above=0), Route(local_pref=0xFFFFFFFF), Route(local_pref=None)),
         (accept(interfaces=("cali*", "tap?")), Route(interface="cali12"), Route(interface="tap")),
         (accept(interfaces=("tap?",)), Route(interface="tap1"), Route(interface="tap12")),
         (accept(interfaces=("*.cali",)), Route(interface="vxlan.cali"), Route(interface="vxlanxcali")),

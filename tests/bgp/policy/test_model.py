@@ -62,6 +62,7 @@ rules = st.builds(
     next_hops=seldom(few(networks())),
     interfaces=seldom(few(st.sampled_from(("cali*", "eth?", "*", "eth0")))),
     local_pref=st.sampled_from((None, None, None, 0, 100)),
+    local_pref_above=st.sampled_from((None, None, None, 0, 99)),
     peer_type=st.sampled_from((None, None, "ebgp", "ibgp")),
     action=st.sampled_from(("accept", "reject")),
     setting=st.sampled_from(_SETTINGS),
@@ -117,6 +118,8 @@ def _holds(rule: PolicyRule, route: Route, prefix: IPNetwork, *, is_ebgp: bool) 
     if rule.interfaces and not any(fnmatch.fnmatchcase(route.interface, glob) for glob in rule.interfaces):
         return False
     if rule.local_pref is not None and rule.local_pref != route.local_pref:
+        return False
+    if rule.local_pref_above is not None and not (route.local_pref or 0) > rule.local_pref_above:
         return False
     return rule.peer_type is None or (rule.peer_type == "ebgp") == is_ebgp
 

@@ -18,6 +18,7 @@ from bgp.wire.attributes import (
     split_block,
 )
 from bgp.wire.errors import NotificationError
+from reflector.rules import Reflector
 
 ORIGIN = bytes.fromhex("40 01 01 00")
 PATH = bytes.fromhex("40 02 06 02 01 0000fde9")  # 65001
@@ -86,9 +87,15 @@ def test_the_match_of_the_usual_set_takes_only_what_the_walk_takes(block: bytes,
     assert (usual.block, usual.next_hop, usual.seen) == (walked.block, walked.next_hop, walked.seen)
     assert usual.seen & 0b110 == 0b110
     assert is_ebgp or usual.seen >> 5 & 1, "LOCAL_PREF is mandatory on an internal session"
-    if at := usual.local_pref_at:
-        codes = [code for _, code, _ in split_block(block[:at])]
-        assert codes == [code for code in (1, 2, 3, 4) if usual.seen >> code & 1], "where LOCAL_PREF belongs"
+    codes = [code for _, code, _ in split_block(block[: usual.local_pref_at])]
+    assert codes == [code for code in (1, 2, 3, 4) if usual.seen >> code & 1], "where LOCAL_PREF belongs"
+    if at := usual.reflect_at:
+        assert not is_ebgp
+        assert (
+            Reflector(b"rrrr").reflected(block, b"oooo") == block[:at] + Reflector(b"rrrr").added(b"oooo") + block[at:]
+        )
+    elif not is_ebgp:
+        assert usual.seen >> 9 & 3
 
 
 @pytest.mark.parametrize("is_ebgp", [True, False])

@@ -67,6 +67,14 @@ def test_what_was_learned_says_where_it_comes_from() -> None:
     assert announced(learned) == {NET: LearnedRoute(parse_address("10.9.0.2"), "eth0", 4, 7)}
 
 
+def test_what_was_learned_says_if_its_rule_puts_it_behind_peers() -> None:
+    state, learned = node(LearnRule(interface="eth*", behind_peers=True), LearnRule())
+    put(state, learned, NET, Via(AF_INET, protocol=80, metric=9, hops=(Hop(b"", 1),)))
+    assert announced(learned)[NET].behind_peers
+    put(state, learned, NET, Via(AF_INET, protocol=80, hops=(Hop(b"", 2),)))
+    assert not announced(learned)[NET].behind_peers
+
+
 def test_the_first_rule_that_fits_decides() -> None:
     inside = ipaddress.ip_network("10.1.0.0/24")
     state, learned = node(LearnRule(network=inside, action="reject"), LearnRule(protocol=3))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bgp.families import IPV4, parse_address, parse_prefix
-from bgp.ports import NextHop, Resolution
+from bgp.ports import NextHop, Resolution, through
 from felix.kernel.links import InterfaceAddress, Link
 from felix.kernel.rtnetlink import (
     AF_INET,
@@ -44,6 +44,16 @@ class Node:
 
 def test_on_a_connected_subnet_the_next_hop_is_its_own_gateway() -> None:
     assert Node().hops.resolve(ROUTER) == Resolution(True, 0, (NextHop(ROUTER, 1),), "eth0")
+
+
+def test_through_a_device_that_leads_to_any_the_next_hop_needs_no_subnet() -> None:
+    node = Node()
+    node.state.links[3] = Link(3, "tunl0", True, True)
+    asked = through(FAR, "tunl0")
+    assert node.hops.track(asked) == Resolution(True, 0, (NextHop(FAR, 3, on_link=True),), "tunl0")
+    node.state.links[3] = Link(3, "tunl0", True, False)
+    assert node.hops.take_changes() == {asked: UNREACHABLE}
+    assert node.hops.resolve(through(FAR, "a-name-of-15-ch")) == UNREACHABLE
 
 
 def test_behind_a_router_the_gateway_is_the_router_and_its_metric_the_cost() -> None:

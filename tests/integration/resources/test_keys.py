@@ -84,6 +84,7 @@ def test_other_paths_are_not_ours(path: str) -> None:
         (Key("BGPPeer", "a/b"), "contain '/'"),
         (Key("BGPPeer", "a", "ns"), "has no namespace"),
         (Key("NetworkPolicy", "a"), "needs a namespace"),
+        (Key("IPAMConfig", "other"), "the only IPAMConfig is called default"),
         (Key("BlockAffinity", "10.0.0.0-26", "n1"), "host:NODE or virtual:NAME"),
     ],
 )

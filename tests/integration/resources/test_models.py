@@ -53,10 +53,12 @@ def test_yaml_and_json_say_the_same(kind: Kind, data: st.DataObject) -> None:
 def test_every_field_is_spelt_as_calico_spells_it() -> None:
     """full.yaml sets every field there is: none may end as an unknown one, and none of the model may be missing."""
     read = documents.read(FULL.read_text(), "full.yaml")  # refuses what it does not know
-    given_kinds = {document.kind.name: document.resource.to_json()["spec"] for document in read}
-    for name, spec in given_kinds.items():
-        shape = next(each.shape for each in fields_of(KINDS[name].model) if each.name == "spec")
-        assert missing(shape, spec, name) == []
+    assert {document.kind.name for document in read} == {kind.name for kind in ALL if kind.group == "calico"}
+    for document in read:
+        written = document.resource.to_json()
+        for each in fields_of(document.kind.model):
+            if each.name in ("spec", "status"):
+                assert missing(each.shape, written.get(each.name, {}), f"{document.kind.name}.{each.name}") == []
 
 
 def missing(shape: Shape, value: Any, path: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -226,7 +227,7 @@ def written(tree: Any) -> str:
         case ("!", inner):
             return f"! {written(inner)}"
         case ("&&" | "||" as sign, inner):
-            return "(" + sign.join(written(part) for part in inner) + ")"
+            return f"({str(sign).join(written(part) for part in inner)})"
         case (operator, name, list() as members):
             return f"{name} {operator}{{{','.join(chr(34) + text + chr(34) for text in members)}}}"
         case (operator, name, text):
@@ -250,7 +251,7 @@ def holds(tree: Any, labels: dict[str, str]) -> bool:
     if name not in labels:
         return operator in ("!=", "not in", "notin")
     value = labels[name]
-    return {
+    answers: dict[str, Callable[[], bool]] = {
         "==": lambda: value == operand,
         "!=": lambda: value != operand,
         "contains": lambda: value.find(operand) >= 0,
@@ -259,7 +260,8 @@ def holds(tree: Any, labels: dict[str, str]) -> bool:
         "in": lambda: operand.count(value) > 0,
         "not in": lambda: operand.count(value) == 0,
         "notin": lambda: operand.count(value) == 0,
-    }[operator]()
+    }
+    return answers[operator]()
 
 
 @given(trees, labels_of)

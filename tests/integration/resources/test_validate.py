@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from integration.resources.base import Problem, Resource
-from integration.resources.kinds import KINDS
+from integration.resources.kinds import ALL, KINDS, Kind
 from integration.resources.validate import defaulted, validate
+from tests.integration.resources.samples import objects
 
 NAMES = {"ClusterInformation": "default", "KubeControllersConfiguration": "default", "IPAMConfiguration": "default"}
 ALLOW: dict[str, Any] = {"action": "Allow"}
@@ -61,6 +64,14 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("BGPPeer", {"ttlSecurity": 256}, "spec.ttlSecurity", "0 to 255"),
     ("BGPPeer", {"filters": ["a", ""]}, "spec.filters[1]", "is required"),
     ("BGPPeer", {"node": "N"}, "spec.node", "lower-case"),
+    ("NetworkPolicy", policy(source={"nets": [""]}), "spec.ingress[0].source.nets[0]", "has no prefix length"),
+    ("NetworkPolicy", policy(protocol="17", icmp={"type": 8}), "spec.ingress[0].icmp", "ICMP or ICMPv6"),
+    ("NetworkPolicy", policy(protocol="256"), "spec.ingress[0].protocol", "1 to 255"),
+    ("NetworkPolicy", policy(metadata={"annotations": {"a b": "c"}}), "spec.ingress[0].metadata.annotations", "'a b'"),
+    ("Profile", {"labelsToApply": {"a": "b c"}}, "spec.labelsToApply", "no label can have"),
+    ("HostEndpoint", {"node": "n", "expectedIPs": [""]}, "spec.expectedIPs[0]", "not an IP address"),
+    ("WorkloadEndpoint", WORKLOAD | {"ipNetworks": [""]}, "spec.ipNetworks[0]", "not an IP address"),
+    ("FelixConfiguration", {"bpfLogFilters": {"a b": "c"}}, "spec.bpfLogFilters", "no interface can have"),
     ("BGPPeer", {"password": {"secretKeyRef": {"name": "s"}}}, "spec.password.secretKeyRef.key", "is required"),
     ("BGPConfiguration", {"asNumber": 1}, "spec.asNumber", "BGPConfiguration named default"),
     ("BGPConfiguration", {"listenPort": 0}, "spec.listenPort", "1 to 65535"),
@@ -251,6 +262,10 @@ ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("NetworkPolicy", policy(source={"namespaceSelector": " global( )"})),
     ("NetworkPolicy", policy(source=SERVICE, http={"methods": ["GET"], "paths": [{"prefix": "/"}]})),
     ("NetworkPolicy", policy(protocol="ICMPv6", icmp={"type": 0}, ipVersion=6)),
+    ("NetworkPolicy", policy(protocol="6", source={"ports": [1]}, http={"methods": ["GET"]})),
+    ("NetworkPolicy", policy(protocol="1", icmp={"type": 8})),
+    ("NetworkPolicy", policy(metadata={"annotations": {"Example.org/a": "any text"}})),
+    ("FelixConfiguration", {"bpfLogFilters": {"weps": "icmp"}}),
     ("NetworkPolicy", policy(protocol=58, icmp={"type": 128, "code": 0})),
     ("GlobalNetworkPolicy", {"preDNAT": True, "applyOnForward": True, "types": ["Ingress"], "order": 0.5}),
     ("Profile", {"ingress": [ALLOW], "labelsToApply": {"a": "b"}}),
@@ -402,3 +417,58 @@ def test_policies_are_labelled_with_their_tier() -> None:
 
 def test_a_pool_that_cannot_be_read_keeps_its_words() -> None:
     assert defaulted(resource("IPPool", {"cidr": "10.0.0.0/99"})).to_json()["spec"]["cidr"] == "10.0.0.0/99"
+
+
+RESOURCES = [kind for kind in ALL if kind.is_resource]
+sampled = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+
+
+@pytest.mark.parametrize("kind", RESOURCES, ids=lambda kind: kind.name)
+@sampled
+@given(data=st.data())
+def test_whatever_can_be_read_can_be_validated_and_every_problem_says_what_is_wrong(
+    kind: Kind, data: st.DataObject
+) -> None:
+    read = kind.model.from_json(data.draw(objects(kind.model)))
+    assert isinstance(read, Resource)
+    for each in (read, defaulted(read)):
+        for problem in validate(each):
+            assert problem.field
+            assert problem.reason
+
+
+@pytest.mark.parametrize("kind", RESOURCES, ids=lambda kind: kind.name)
+@sampled
+@given(data=st.data())
+def test_defaults_change_nothing_that_is_said(kind: Kind, data: st.DataObject) -> None:
+    said = data.draw(objects(kind.model))
+    read = kind.model.from_json(said)
+    assert isinstance(read, Resource)
+    filled = defaulted(read)
+    assert changed(said, filled.to_json(), "") == set() or kind.name == "IPPool"
+    assert changed(said, filled.to_json(), "") <= {".spec.cidr"}  # written as Calico writes it
+    assert read.to_json() == kind.model.from_json(said).to_json()
+    assert defaulted(filled).to_json() == filled.to_json()
+
+
+def changed(before: Any, after: Any, path: str) -> set[str]:
+    """Where `after` says something else than `before`, which said something."""
+    if before in ("", None, [], {}) or (path == ".spec.blockSize" and before == 0):
+        return set()
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {place for name in before for place in changed(before[name], after.get(name), f"{path}.{name}")}
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return {place for index, item in enumerate(before) for place in changed(item, after[index], f"{path}[{index}]")}
+    return set() if before == after else {path}
+
+
+def test_a_wrong_word_about_calicos_own_tier_is_not_mended_but_refused() -> None:
+    filled = defaulted(resource("Tier", {"defaultAction": "Pass"}, name="default"))
+    assert [problem.field for problem in validate(filled)] == ["spec.defaultAction"]
+
+
+def test_a_status_gets_no_defaults() -> None:
+    status: dict[str, Any] = {"runningConfig": {"controllers": {"loadBalancer": {}}}}
+    read = KINDS["KubeControllersConfiguration"].model.from_json({"metadata": {"name": "default"}, "status": status})
+    assert isinstance(read, Resource)
+    assert defaulted(read).to_json()["status"] == status
