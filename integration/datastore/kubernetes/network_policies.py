@@ -47,7 +47,7 @@ def rules_of(peers: list[Object], ports: list[Object], direction: str) -> list[O
     """One rule for each protocol and peer. Raises ValueError for a port or CIDR that is none."""
     found = []
     for protocol, numbers in ports_by_protocol(ports):
-        for peer in peers or [None]:
+        for peer in peers or (None,):
             rule: Object = {"action": "Allow"}
             if protocol:
                 rule["protocol"] = protocol

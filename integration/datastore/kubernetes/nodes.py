@@ -59,7 +59,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], Check]] = {
     "WireguardPublicKey": (("status", "wireguardPublicKey"), str),
     "WireguardPublicKeyV6": (("status", "wireguardPublicKeyV6"), str),
 }
-AS_VALUE = {"ASNumber": parse_as_number, "Interfaces": json.loads}
+AS_VALUE: Mapping[str, Callable[[str], Any]] = {"ASNumber": parse_as_number, "Interfaces": json.loads}
 ADDRESS_TYPES = ("InternalIP", "ExternalIP")
 TEXTS = TypeAdapter(dict[str, str])
 

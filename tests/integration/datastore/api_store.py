@@ -44,6 +44,7 @@ class ResourceType:
     namespaced: bool
     has_status: bool = False
     is_custom: bool = False
+    schema: Object | None = field(default=None, compare=False, repr=False)
 
     @property
     def qualified(self) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.integration.datastore.api_patches import json_patch, merge_patch, strategic_merge_patch
+from tests.integration.datastore.api_schema import admitted, check_name, invalid
 from tests.integration.datastore.api_store import (
     ApiFailure,
     Object,
@@ -402,6 +403,7 @@ class FakeApiServer:
                         namespaced=spec["scope"] == "Namespaced",
                         has_status="status" in version.get("subresources", {}),
                         is_custom=True,
+                        schema=version["schema"]["openAPIV3Schema"],
                     )
                     for version in spec["versions"]
                     if version["served"]
@@ -414,6 +416,7 @@ class FakeApiServer:
             raise ApiFailure(500, "InternalError", "resourceVersion should not be set on objects to be created")
         name = metadata.get("name") or f"{metadata['generateName']}{uuid.uuid4().hex[:5]}"
         target = Target(target.type, target.namespace, name, "")
+        check_name(target.type.qualified, name)
         if metadata.get("namespace", target.namespace) != target.namespace:
             message = "the namespace of the provided object does not match the namespace sent on the request"
             raise ApiFailure(400, "BadRequest", message)
@@ -438,7 +441,8 @@ class FakeApiServer:
         }
         metadata.pop("deletionTimestamp", None)
         type_meta = {"apiVersion": target.type.api_version, "kind": target.type.kind}
-        return self._commit(target.path, {**type_meta, **value, **type_meta, "metadata": metadata})
+        value = {**type_meta, **value, **type_meta, "metadata": metadata}
+        return self._commit(target.path, _admitted(target, value))
 
     async def _update(self, request: web.Request, target: Target) -> Object:
         value = await _body(request, target.type)
@@ -471,6 +475,8 @@ class FakeApiServer:
             raise _conflict(
                 target, f"Precondition failed: UID in precondition: {wanted['uid']}, UID in object meta: {held['uid']}"
             )
+        if not (wanted.get("resourceVersion") or "0").isdigit():
+            raise ApiFailure(500, "", f'strconv.ParseUint: parsing "{wanted["resourceVersion"]}": invalid syntax')
         if wanted.get("resourceVersion") not in (None, "", held["resourceVersion"]):
             raise _conflict(
                 target, "the object has been modified; please apply your changes to the latest version and try again"
@@ -484,6 +490,7 @@ class FakeApiServer:
         elif target.type.has_status:
             value.pop("status", None)
             value |= {"status": current["status"]} if "status" in current else {}
+        value = _admitted(target, value)
         if value == current:
             return current
         if target.type.is_custom and _specified(value) != _specified(current):
@@ -530,6 +537,10 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def _admitted(target: Target, value: Object) -> Object:
+    return admitted(value, target.type.schema, target.type.qualified) if target.type.schema else value
+
+
 def _is_watch(request: web.Request) -> bool:
     return request.query.get("watch") in ("1", "true")
 
@@ -560,7 +571,7 @@ def _revision(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ApiFailure(400, "BadRequest", f'resourceVersion: Invalid value: "{text}"') from None
+        raise ApiFailure(500, "", f'resourceVersion: Invalid value: "{text}"') from None
 
 
 def _too_large(wanted: int, current: int) -> ApiFailure:
@@ -608,6 +619,9 @@ async def _body(request: web.Request, kind: ResourceType) -> Object:
         raise ApiFailure(400, "BadRequest", f"the object provided is unrecognized: {error}") from error
     if not isinstance(value, dict):
         raise ApiFailure(400, "BadRequest", "the object provided is no object")
+    if kind.is_custom and value.get("kind", kind.kind) != kind.kind:
+        name = str((value.get("metadata") or {}).get("name", ""))
+        raise invalid(f"{value['kind']}.{kind.group}", name, [("kind", f"must be {kind.kind}")])
     sent = (value.get("apiVersion", kind.api_version), value.get("kind", kind.kind))
     if sent != (kind.api_version, kind.kind) or (kind.is_custom and "kind" not in value):
         message = (

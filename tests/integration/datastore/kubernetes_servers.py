@@ -100,18 +100,19 @@ async def api_access(which: Which) -> AsyncIterator[ApiAccess]:
             finally:
                 await access.session.close()
         return
-    access = ApiAccess(yaml.safe_load(Path(real_kubeconfig()).read_text()))
+    access = ApiAccess(real_kubeconfig())
     try:
         yield access
     finally:
         await access.session.close()
 
 
-def real_kubeconfig() -> str:
+def real_kubeconfig() -> dict[str, Any]:
     path = os.environ.get(VARIABLE)
     if not path:
         pytest.fail(f"{VARIABLE} names no kubeconfig: give one of an API server that may be written to", pytrace=False)
-    return path
+    found: dict[str, Any] = yaml.safe_load(Path(path).read_text())
+    return found
 
 
 @contextlib.contextmanager
@@ -193,7 +194,7 @@ def running_cluster(which: Which, version: Version) -> Iterator[Cluster]:
             fake = asyncio.run_coroutine_threadsafe(started(), loop).result(10)
             kubeconfig = fake.kubeconfig()
         else:
-            kubeconfig = yaml.safe_load(Path(real_kubeconfig()).read_text())
+            kubeconfig = real_kubeconfig()
         cluster = Cluster(kubeconfig, version, loop, fake)
         prepare(cluster)
         yield cluster
@@ -239,7 +240,7 @@ def served_list(cluster: Cluster, path: str) -> list[dict[str, Any]]:
         access = ApiAccess(cluster.kubeconfig, cluster.fake)
         try:
             async with asyncio.timeout(30):
-                while (answer := await access("GET", path)).status != 200:
+                while (answer := await access("GET", path)).status != 200:  # noqa: ASYNC110 (only asking tells)
                     await asyncio.sleep(0.05)
             return list(answer.body["items"])
         finally:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.datastore.kubernetes_servers import BOTH, MADE_BY_TESTS, ApiAccess, Which, api_access
 
-GROUP = "fake.catbird.test"
+GROUP = "fake.catbird.example"
 WIDGETS = f"/apis/{GROUP}/v1/widgets"
 NODES = "/api/v1/nodes"
 MERGE = "application/merge-patch+json"
@@ -19,8 +19,15 @@ STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
 
+ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
 def definition() -> dict[str, Any]:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    spec = {
+        "type": "object",
+        "properties": {"size": {"type": "integer", "maximum": 99}, "colour": {"type": "string", "default": "red"}},
+    }
+    schema = {"type": "object", "properties": {"spec": spec, "status": ANYTHING}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -60,7 +67,7 @@ def run(which: Which, test: Callable[[ApiAccess, str], Awaitable[None]]) -> None
             made = await api("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition())
             assert made.status in (201, 409), made.text
             async with asyncio.timeout(20):
-                while (await api("GET", WIDGETS)).status != 200:
+                while (await api("GET", WIDGETS)).status != 200:  # noqa: ASYNC110 (only asking tells)
                     await asyncio.sleep(0.05)
             try:
                 await test(api, prefix)
@@ -95,7 +102,9 @@ def test_create_gives_identity_and_refuses_a_second_one(which: Which) -> None:
         with_revision = await api("POST", WIDGETS, widget(f"{name}-2", resourceVersion="5"))
         assert with_revision.status == 500
         wrong_kind = await api("POST", WIDGETS, {**widget(f"{name}-2"), "kind": "Gadget"})
-        assert (wrong_kind.status, wrong_kind.reason) == (400, "BadRequest")
+        assert (wrong_kind.status, wrong_kind.reason) == (422, "Invalid")
+        wrong_name = await api("POST", WIDGETS, widget("Not_A_Name"))
+        assert (wrong_name.status, wrong_name.body["details"]["causes"][0]["field"]) == (422, "metadata.name")
 
     run(which, test)
 
@@ -136,7 +145,7 @@ def test_chunks_of_a_list_show_one_moment(which: Which) -> None:
     async def test(api: ApiAccess, name: str) -> None:
         for number in range(5):
             await create(api, f"{name}-{number}", labels={"run": name})
-        query = {"limit": 2, "labelSelector": f"run={name}"}
+        query: dict[str, Any] = {"limit": 2, "labelSelector": f"run={name}"}
         page = (await api("GET", WIDGETS, **query)).body
         names = [item["metadata"]["name"] for item in page["items"]]
         await api("DELETE", f"{WIDGETS}/{name}-3")
@@ -162,7 +171,7 @@ def test_a_watch_shows_each_change_once_in_order_from_its_version(which: Which) 
         second = (await api("PATCH", f"{WIDGETS}/{name}", {"spec": {"size": 7}}, media=MERGE)).body
         await api("DELETE", f"{WIDGETS}/{name}")
         seen = []
-        query = {"resourceVersion": start, "labelSelector": f"run={name}", "timeoutSeconds": 10}
+        query: dict[str, Any] = {"resourceVersion": start, "labelSelector": f"run={name}", "timeoutSeconds": 10}
         async for kind, value in api.watch(WIDGETS, **query):
             seen.append((kind, value["metadata"]["resourceVersion"], value["spec"]["size"]))
             if kind == "DELETED":
@@ -253,10 +262,27 @@ def test_the_status_subresource_takes_the_status_alone(which: Which) -> None:
         changed = {**made.body, "spec": {"size": 9}, "status": {"up": True}}
         changed["metadata"] = {**changed["metadata"], "annotations": {"a": "b"}}
         status = (await api("PUT", f"{WIDGETS}/{name}/status", changed)).body
-        assert (status["spec"], status["status"]) == ({"size": 1}, {"up": True})
+        assert (status["spec"]["size"], status["status"]) == (1, {"up": True})
         assert "annotations" not in status["metadata"]
         plain = (await api("PUT", f"{WIDGETS}/{name}", {**status, "status": {"up": False}})).body
         assert plain["status"] == {"up": True}
+
+    run(which, test)
+
+
+@pytest.mark.parametrize("which", BOTH)
+def test_the_schema_completes_prunes_and_refuses(which: Which) -> None:
+    async def test(api: ApiAccess, name: str) -> None:
+        value = {**widget(name), "spec": {"size": None, "colour": None, "unknown": True}, "other": 1}
+        made = (await api("POST", WIDGETS, value)).body
+        assert made["spec"] == {"colour": "red"}
+        assert "other" not in made
+        for wrong in (100, "1"):
+            answer = await api("PUT", f"{WIDGETS}/{name}", {**made, "spec": {"size": wrong}})
+            assert (answer.status, answer.reason) == (422, "Invalid")
+            assert answer.body["details"]["causes"][0]["field"] == "spec.size"
+        unnumbered = {**made, "metadata": {**made["metadata"], "resourceVersion": "x"}}
+        assert (await api("PUT", f"{WIDGETS}/{name}", unnumbered)).status == 500
 
     run(which, test)
 

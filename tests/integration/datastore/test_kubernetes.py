@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from integration.datastore.api import Datastore
-from integration.datastore.kubernetes.connection import KubernetesSettings
 from integration.datastore.kubernetes.driver import KubernetesDatastore
 from tests.integration.datastore.contract import Contract, Opened
 from tests.integration.datastore.kubernetes_servers import Cluster, running_cluster, server_params
