@@ -32,6 +32,8 @@ def refusal(error: ApiError, key: Key, collection: Collection) -> DatastoreError
             return AlreadyExists(key)
         case 409:
             return UpdateConflict(key)
+        case 422 if any(cause.get("field") == "metadata.uid" for cause in error.causes):
+            return UpdateConflict(key)  # of that name there is another object by now
         case 410:
             return RevisionGone("")
         case 400 | 413 | 422:

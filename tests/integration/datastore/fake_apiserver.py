@@ -74,6 +74,7 @@ class Fault:
     times: int = 1
     method: str = ""
     path: str = ""
+    query: str = ""
     watch: bool | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -82,6 +83,7 @@ class Fault:
             self.times > 0
             and self.method in ("", request.method)
             and self.path in request.path
+            and self.query in request.query_string
             and self.watch in (None, _is_watch(request))
         )
 
@@ -176,7 +178,7 @@ class FakeApiServer:
             if fault.fits(request):
                 fault.times -= 1
                 if fault.status:
-                    failure = ApiFailure(fault.status, "ServiceUnavailable", "as the test ordered")
+                    failure = ApiFailure(fault.status, "TestOrder", "as the test ordered")
                     return _json(failure.status, fault.status, fault.headers)
                 assert request.transport is not None
                 request.transport.abort()
@@ -471,6 +473,8 @@ class FakeApiServer:
 
     def _replace(self, target: Target, current: Object, value: Object) -> Object:
         wanted, held = value.setdefault("metadata", {}), current["metadata"]
+        if wanted.get("uid", held["uid"]) != held["uid"] and not target.type.is_custom:
+            raise invalid(target.type.kind, target.name, [("metadata.uid", "field is immutable")])
         if wanted.get("uid", held["uid"]) != held["uid"]:
             raise _conflict(
                 target, f"Precondition failed: UID in precondition: {wanted['uid']}, UID in object meta: {held['uid']}"

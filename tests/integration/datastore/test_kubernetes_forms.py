@@ -254,7 +254,7 @@ def test_a_network_policy_is_converted() -> None:
     assert (spec["order"], spec["tier"], spec["types"]) == (1000, "default", ["Ingress", "Egress"])
     assert spec["selector"] == f"{orchestrator} && a == '1' && b == '2' && k not in {{ 'x', 'y' }}"
     tcp = ["http", "80:81", "90:99"]
-    peers = [
+    peers: list[dict[str, Any]] = [
         {"selector": orchestrator, "namespaceSelector": "all()"},
         {"selector": f"{orchestrator} && ! has(k)", "namespaceSelector": "team == 'a'"},
         {"nets": ["10.0.0.0/8"], "notNets": ["10.1.0.0/16"]},
