@@ -469,11 +469,12 @@ class FakeApiServer:
             message = "the body of the request was in an unknown format - accepted media types include: "
             raise ApiFailure(415, "UnsupportedMediaType", message + ", ".join(known))
         current = self._found(target)
-        return self._replace(target, current, PATCHES[media](current, json.loads(await request.read())))
+        patched = PATCHES[media](current, json.loads(await request.read()))
+        return self._replace(target, current, patched, is_patch=True)
 
-    def _replace(self, target: Target, current: Object, value: Object) -> Object:
+    def _replace(self, target: Target, current: Object, value: Object, *, is_patch: bool = False) -> Object:
         wanted, held = value.setdefault("metadata", {}), current["metadata"]
-        if wanted.get("uid", held["uid"]) != held["uid"] and not target.type.is_custom:
+        if wanted.get("uid", held["uid"]) != held["uid"] and is_patch:
             raise invalid(target.type.kind, target.name, [("metadata.uid", "field is immutable")])
         if wanted.get("uid", held["uid"]) != held["uid"]:
             raise _conflict(
