@@ -215,6 +215,19 @@ def test_services_and_secrets_are_read_as_they_are(cluster: Cluster) -> None:
     in_store(cluster, body)
 
 
+def test_endpoint_slices_are_read_as_they_are(fake: Cluster) -> None:
+    endpoints = [{"addresses": ["10.0.0.1"], "nodeName": "n1"}]
+    value = {"metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints}
+    fake.make("/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices", value)
+
+    async def body(store: KubernetesDatastore) -> None:
+        [found] = (await store.list("EndpointSlice")).entries
+        assert found.key == Key("EndpointSlice", "web-1", "ns")
+        assert (found.value["kind"], found.value["endpoints"]) == ("EndpointSlice", endpoints)
+
+    in_store(fake, body)
+
+
 def test_what_the_schema_refuses_names_the_field(cluster: Cluster) -> None:
     async def body(store: KubernetesDatastore) -> None:
         with pytest.raises(Invalid) as caught:
@@ -483,6 +496,26 @@ def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "token").write_text("t")
     (tmp_path / "ca.crt").write_text("no certificate")
     run(fails(DatastoreError, "not usable"))
+
+
+@pytest.mark.kubernetes
+def test_a_pods_service_account_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_cluster("real", "v1") as cluster:
+        found = cluster.kubeconfig["clusters"][0]["cluster"]
+        _, _, address = found["server"].rpartition("/")
+        host, _, port = address.rpartition(":")
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+        (tmp_path / "ca.crt").write_bytes(Path(found["certificate-authority"]).read_bytes())
+        (tmp_path / "token").write_text("nobody's")
+
+        async def body(store: KubernetesDatastore) -> None:
+            with pytest.raises(Unauthorized):
+                await store.check()
+            (tmp_path / "token").write_text(cluster.kubeconfig["users"][0]["user"]["token"])
+            await store.check()
+
+        in_store(cluster, body, kubeconfig_inline="", service_account=tmp_path)
 
 
 @pytest.mark.parametrize("kubeconfig", ["/nowhere/config", ""])
