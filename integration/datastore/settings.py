@@ -222,7 +222,8 @@ def open_datastore(settings: Settings) -> Datastore:
         from integration.datastore.etcd.opening import open_etcd
 
         return open_etcd(settings)
-    from integration.datastore.kubernetes.driver import KubernetesDatastore, KubernetesSettings
+    from integration.datastore.kubernetes.connection import KubernetesSettings
+    from integration.datastore.kubernetes.driver import KubernetesDatastore
 
     return KubernetesDatastore(
         KubernetesSettings(
