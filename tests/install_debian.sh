@@ -12,6 +12,9 @@ need gobgpd /usr/bin/gobgpd
 need openbgpd /usr/sbin/bgpd
 need iproute2 /usr/sbin/ip
 need nftables /usr/sbin/nft
+need etcd-server /usr/bin/etcd
+need etcd-client /usr/bin/etcdctl
+need openssl /usr/bin/openssl
 need procps /usr/sbin/sysctl
 need iputils-ping /usr/bin/ping
 [ -n "$missing" ] || exit 0

@@ -1,0 +1,319 @@
+"""The etcd datastore: Calico's keys and values, byte for byte.
+
+Revisions are etcd's: a key's is its mod_revision, a listing's the store's. Source: libcalico-go/lib/backend/etcdv3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from integration.datastore.api import Entry, Event, Listing, Value
+from integration.datastore.errors import (
+    AlreadyExists,
+    DatastoreError,
+    DoesNotExist,
+    Invalid,
+    RevisionGone,
+    Unavailable,
+    Unreadable,
+    UpdateConflict,
+)
+from integration.datastore.etcd.connection import AWAY, Connection, EtcdSettings, translated
+from integration.datastore.etcd.messages import DELETE, EQUAL, MESSAGES, MOD, VERSION
+from integration.datastore.stored_form import (
+    DEFAULT_ALLOW,
+    decode,
+    default_allow_profile,
+    encode,
+    path_of,
+    revision_number,
+)
+from integration.resources.base import Problem
+from integration.resources.keys import Key, etcd_prefix, etcd_prefixes, key_of_etcd_path
+
+PAGE = 2_000
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+NO_LEADER = (("hasleader", "true"),)  # a server cut off from the others ends the watch, so that we go to another
+
+RangeRequest = MESSAGES["RangeRequest"]
+TxnRequest = MESSAGES["TxnRequest"]
+RequestOp = MESSAGES["RequestOp"]
+Compare = MESSAGES["Compare"]
+
+
+class EtcdDatastore:
+    """`Datastore` over etcd's v3 API. Nothing is connected before the first call."""
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        self.settings = settings
+        self.connection = Connection(settings)
+
+    async def get(self, key: Key, *, revision: str = "") -> Entry:
+        if key == DEFAULT_ALLOW:
+            return default_allow_profile()
+        at = revision_number(key, revision) if revision else 0
+        answer = await self.connection.call("KV/Range", RangeRequest(key=_path(key), revision=at), may_repeat=True)
+        if not answer.kvs:
+            raise DoesNotExist(key)
+        return _entry(key, answer.kvs[0])
+
+    async def list(self, kind: str, *, namespace: str | None = None, name_prefix: str = "") -> Listing:
+        entries: list[Entry] = []
+        unreadable: list[Unreadable] = []
+        revision = 0
+        for prefix in _prefixes(kind, namespace):
+            start, end = prefix, prefix_end(prefix)
+            while True:
+                request = RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
+                answer = await self.connection.call("KV/Range", request, may_repeat=True)
+                revision = revision or answer.header.revision
+                for stored in answer.kvs:
+                    key = _key(kind, stored.key)
+                    if key is None or not key.name.startswith(name_prefix) or key == DEFAULT_ALLOW:
+                        continue
+                    try:
+                        entries.append(_entry(key, stored))
+                    except Unreadable as error:
+                        unreadable.append(error)
+                if not answer.more:
+                    break
+                start = answer.kvs[-1].key + b"\0"
+        if kind == DEFAULT_ALLOW.kind and DEFAULT_ALLOW.name.startswith(name_prefix):
+            entries.append(default_allow_profile())
+        entries.sort(key=lambda entry: (entry.key.namespace, entry.key.name))
+        return Listing(entries, str(revision), unreadable)
+
+    async def create(self, key: Key, value: Value, *, ttl_s: float | None = None) -> Entry:
+        path, stored = _path(key), encode(key, value)
+        lease = await self._lease(ttl_s) if ttl_s is not None else 0
+        absent = Compare(result=EQUAL, target=VERSION, key=path, version=0)
+        try:
+            answer = await self._transact(absent, _put(path, stored, lease), path)
+        except BaseException:
+            await self._revoke(lease)
+            raise
+        if answer.succeeded:
+            return decode(key, stored, str(answer.header.revision))
+        await self._revoke(lease)
+        raise AlreadyExists(key, _entry_or_none(key, answer))
+
+    async def update(self, key: Key, value: Value, *, revision: str) -> Entry:
+        path, stored = _path(key), encode(key, value)
+        same = Compare(result=EQUAL, target=MOD, key=path, mod_revision=revision_number(key, revision))
+        answer = await self._transact(same, _put(path, stored), path)
+        if answer.succeeded:
+            return decode(key, stored, str(answer.header.revision))
+        raise _lost_race(key, answer)
+
+    async def apply(self, key: Key, value: Value) -> Entry:
+        stored = encode(key, value)
+        request = MESSAGES["PutRequest"](key=_path(key), value=stored)
+        answer = await self.connection.call("KV/Put", request, may_repeat=True)
+        return decode(key, stored, str(answer.header.revision))
+
+    async def delete(self, key: Key, *, revision: str = "") -> Entry:
+        path = _path(key)
+        remove = RequestOp(request_delete_range=MESSAGES["DeleteRangeRequest"](key=path, prev_kv=True))
+        # Without a revision: whatever lies there, if anything does.
+        compare = None
+        if revision:
+            compare = Compare(result=EQUAL, target=MOD, key=path, mod_revision=revision_number(key, revision))
+        answer = await self._transact(compare, remove, path)
+        if not answer.succeeded:
+            raise _lost_race(key, answer)
+        gone = answer.responses[0].response_delete_range.prev_kvs
+        if not gone:
+            raise DoesNotExist(key)
+        try:
+            return _entry(key, gone[0])
+        except Unreadable:
+            return Entry(key, {}, str(gone[0].mod_revision))
+
+    async def _transact(self, compare: Any, then: Any, path: bytes) -> Any:
+        """`then` if `compare` holds, else what lies there."""
+        look = RequestOp(request_range=RangeRequest(key=path))
+        request = TxnRequest(compare=[] if compare is None else [compare], success=[then], failure=[look])
+        return await self.connection.call("KV/Txn", request, may_repeat=False)
+
+    async def _lease(self, ttl_s: float) -> int:
+        request = MESSAGES["LeaseGrantRequest"](TTL=max(1, math.ceil(ttl_s)))
+        return int((await self.connection.call("Lease/LeaseGrant", request, may_repeat=True)).ID)
+
+    async def _revoke(self, lease: int) -> None:
+        if lease:
+            try:
+                await self.connection.call(
+                    "Lease/LeaseRevoke", MESSAGES["LeaseRevokeRequest"](ID=lease), may_repeat=False
+                )
+            except DatastoreError:
+                pass  # it ends by itself
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    async def watch(self, kind: str, *, revision: str, namespace: str | None = None) -> AsyncGenerator[Event, None]:
+        at = revision_number(Key(kind, ""), revision) + 1
+        prefix = _watched_prefix(kind, namespace)
+        loop = asyncio.get_running_loop()
+        pause_s, broken_at = FIRST_PAUSE_S, 0.0
+        while True:
+            try:
+                async for answer in self._answers(prefix, at):
+                    pause_s, broken_at = FIRST_PAUSE_S, 0.0
+                    for event in answer.events:
+                        at = event.kv.mod_revision + 1
+                        made = _event(kind, event)
+                        if made is not None:
+                            yield made
+                    if not answer.events and answer.header.revision >= at:
+                        at = answer.header.revision + 1
+                        yield Event("bookmark", None, str(at - 1))
+            except RevisionGone:
+                raise RevisionGone(str(at - 1)) from None
+            except Unavailable:
+                if self.connection.is_closed:
+                    raise
+                broken_at = broken_at or loop.time()
+                if loop.time() - broken_at > self.settings.bridged_s:
+                    raise
+                pause_s = min(LONGEST_PAUSE_S, random.uniform(FIRST_PAUSE_S, pause_s * 3))
+                await asyncio.sleep(pause_s)
+
+    async def _answers(self, prefix: bytes, revision: int) -> AsyncGenerator[Any, None]:
+        """Whole answers of one stream, which ends with an error. Raises RevisionGone, Unavailable, Unauthorized."""
+        loop, connection = asyncio.get_running_loop(), self.connection
+        channel = await connection.channel(loop.time() + min(self.settings.request_s, 5.0))
+        endpoint = connection.endpoint
+        stream = None
+        try:
+            metadata = (*NO_LEADER, *await connection.credentials(channel))
+            stream = channel.stream_stream(
+                "/etcdserverpb.Watch/Watch",
+                request_serializer=MESSAGES["WatchRequest"].SerializeToString,
+                response_deserializer=MESSAGES["WatchResponse"].FromString,
+            )(metadata=metadata)
+            wanted = MESSAGES["WatchCreateRequest"](
+                key=prefix, range_end=prefix_end(prefix), start_revision=revision,
+                progress_notify=True, prev_kv=True, fragment=True,
+            )  # fmt: skip
+            await stream.write(MESSAGES["WatchRequest"](create_request=wanted))
+            whole: Any = None
+            async for answer in stream:
+                if answer.canceled:
+                    raise _cancelled(answer, endpoint, connection)
+                if answer.created:
+                    continue  # its revision says nothing of what was told
+                if whole is None:
+                    whole = answer
+                else:
+                    whole.events.extend(answer.events)
+                if not answer.fragment:
+                    yield whole
+                    whole = None
+            raise Unavailable(f"etcd at {endpoint} has ended the watch")
+        except grpc.aio.AioRpcError as error:
+            if connection.wants_new_token(error):
+                connection.forget_token()
+                raise Unavailable(f"etcd at {endpoint} wants a new token") from None
+            if error.code() in AWAY:
+                connection.fail_over(endpoint)
+            raise translated(error, endpoint) from None
+        except asyncio.CancelledError:
+            if connection.is_closed:
+                raise Unavailable("the datastore was closed") from None
+            raise
+        finally:
+            if stream is not None:
+                stream.cancel()
+
+    async def check(self) -> None:
+        await self.connection.call("KV/Range", RangeRequest(key=b"/calico/", count_only=True), may_repeat=True)
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key after all that begin so."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def _path(key: Key) -> bytes:
+    return path_of(key).encode()
+
+
+def _prefixes(kind: str, namespace: str | None) -> Iterable[bytes]:
+    try:
+        return [prefix.encode() for prefix in etcd_prefixes(kind, namespace or "")]
+    except ValueError as error:
+        raise Invalid(Key(kind, ""), [Problem("kind", kind, str(error))]) from None
+
+
+def _watched_prefix(kind: str, namespace: str | None) -> bytes:
+    try:
+        return etcd_prefix(kind, namespace or "").encode()
+    except ValueError as error:
+        raise Invalid(Key(kind, ""), [Problem("kind", kind, str(error))]) from None
+
+
+def _key(kind: str, path: bytes) -> Key | None:
+    """None for what is of another kind, or nothing we know."""
+    try:
+        key = key_of_etcd_path(path.decode())
+    except UnicodeDecodeError:
+        return None
+    return key if key is not None and key.kind == kind else None
+
+
+def _entry(key: Key, stored: Any) -> Entry:
+    return decode(key, stored.value, str(stored.mod_revision))
+
+
+def _entry_or_none(key: Key, answer: Any) -> Entry | None:
+    found = answer.responses[0].response_range.kvs if answer.responses else ()
+    try:
+        return _entry(key, found[0]) if found else None
+    except Unreadable:
+        return None
+
+
+def _lost_race(key: Key, answer: Any) -> DoesNotExist | UpdateConflict:
+    if not answer.responses[0].response_range.kvs:
+        return DoesNotExist(key)
+    return UpdateConflict(key, _entry_or_none(key, answer))
+
+
+def _put(path: bytes, stored: bytes, lease: int = 0) -> Any:
+    return RequestOp(request_put=MESSAGES["PutRequest"](key=path, value=stored, lease=lease))
+
+
+def _event(kind: str, event: Any) -> Event | None:
+    key = _key(kind, event.kv.key)
+    if key is None or key == DEFAULT_ALLOW:
+        return None
+    revision = str(event.kv.mod_revision)
+    if event.type == DELETE:
+        try:
+            was = _entry(key, event.prev_kv) if event.prev_kv.key else Entry(key, {}, revision)
+        except Unreadable:
+            was = Entry(key, {}, revision)
+        return Event("deleted", was, revision)
+    try:
+        entry = _entry(key, event.kv)
+    except Unreadable as error:
+        return Event("unreadable", None, revision, error)
+    return Event("added" if event.kv.create_revision == event.kv.mod_revision else "modified", entry, revision)
+
+
+def _cancelled(answer: Any, endpoint: str, connection: Connection) -> Exception:
+    if answer.compact_revision:
+        return RevisionGone("")
+    if "permission" in answer.cancel_reason or "auth" in answer.cancel_reason:
+        connection.forget_token()
+    return Unavailable(f"etcd at {endpoint} has ended the watch: {answer.cancel_reason or 'no reason given'}")

@@ -1,0 +1,218 @@
+"""Several kinds of a datastore as one ordered stream of changes, kept going whatever the datastore does.
+
+Each kind is listed and then watched. What a list says is compared with what was told before, so that after a gap only
+differences are told. The order within a kind is the datastore's; kinds arrive side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from integration.datastore.api import Datastore, Event, Listing, Value
+from integration.datastore.errors import (
+    DatastoreError,
+    DoesNotExist,
+    RevisionGone,
+    Unavailable,
+    Unreadable,
+    Unsupported,
+)
+from integration.resources.keys import Key
+
+Status = Literal["wait-for-datastore", "resync", "in-sync"]
+
+UPDATES_AT_ONCE = 1000
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+MISSING_KIND_S = 60.0  # a CRD that is not installed yet
+ERRORS_PER_REVISION = 5  # then the list may say more than the watch
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What lies at the key now; `value` None: nothing (any more), or nothing that can be read, and then `error` says why."""
+
+    key: Key
+    value: Value | None
+    revision: str = ""
+    is_new: bool = False  # was not told before
+    error: Unreadable | None = None
+
+
+class Sink(Protocol):
+    """Whom a Syncer tells, from the event loop; must not block."""
+
+    def updates(self, batch: list[Update]) -> None:
+        """In order, at most UPDATES_AT_ONCE."""
+        ...
+
+    def status(self, status: Status) -> None:
+        """`in-sync` once every kind has been told whole; after that never anything else."""
+        ...
+
+    def datastore_lost(self, error: DatastoreError) -> None:
+        """It cannot be reached, or refuses. What was told stands. Once until `datastore_back`."""
+        ...
+
+    def datastore_back(self, after_s: float) -> None: ...
+
+
+@dataclass(slots=True)
+class Followed:
+    """One kind, and what was told of it."""
+
+    kind: str
+    told: dict[Key, str] = field(default_factory=dict)  # key → revision
+    revision: str = ""  # watch from here; "": list first
+    is_in_sync: bool = False
+    errors: int = 0  # in a row
+    is_lost: bool = False
+
+
+class Syncer:
+    """`run()` until cancelled. Errors of the datastore never end it: it goes on trying, with growing pauses."""
+
+    def __init__(self, datastore: Datastore, kinds: Iterable[str], sink: Sink) -> None:
+        self._datastore = datastore
+        self._followed = [Followed(kind) for kind in kinds]
+        self._sink = sink
+        self._pending: list[Update] = []
+        self._is_told = asyncio.Event()  # there is something for the sink
+        self._status: Status = "wait-for-datastore"
+        self._lost_at: float | None = None
+
+    async def run(self) -> None:
+        self._sink.status(self._status)
+        async with asyncio.TaskGroup() as tasks:
+            for followed in self._followed:
+                tasks.create_task(self._follow(followed), name=f"follow {followed.kind}")
+            tasks.create_task(self._deliver(), name="deliver")
+
+    def retract(self) -> None:
+        """Tell that everything is gone, for whoever must not go on with what it was told. After `run` has ended."""
+        for followed in self._followed:
+            gone = [Update(key, None) for key in followed.told]
+            followed.told.clear()
+            followed.revision = ""
+            for at in range(0, len(gone), UPDATES_AT_ONCE):
+                self._sink.updates(gone[at : at + UPDATES_AT_ONCE])
+
+    # --- one kind ---------------------------------------------------------------------------------------------------
+
+    async def _follow(self, followed: Followed) -> None:
+        while True:
+            try:
+                if not followed.revision:
+                    listing = await self._datastore.list(followed.kind)
+                    self._set_status("resync")
+                    self._compare(followed, listing)
+                    followed.revision = listing.revision
+                    self._answered(followed)
+                    self._in_sync(followed)
+                await self._watch(followed)
+            except RevisionGone:
+                followed.revision = ""
+                await self._pause(followed)
+            except (DoesNotExist, Unsupported):
+                # The kind is not there: nothing of it is, until it comes.
+                self._compare(followed, Listing([], ""))
+                self._in_sync(followed)
+                followed.revision = ""
+                await asyncio.sleep(MISSING_KIND_S)
+            except DatastoreError as error:
+                if (followed.errors + 1) % ERRORS_PER_REVISION == 0 and not isinstance(error, Unavailable):
+                    followed.revision = ""
+                self._lost(followed, error)
+                await self._pause(followed)
+
+    async def _pause(self, followed: Followed) -> None:
+        """Longer each time in a row, and scattered: a thousand nodes must not come back in one moment."""
+        followed.errors += 1
+        most = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(followed.errors, 10))
+        await asyncio.sleep(random.uniform(most / 2, most))
+
+    async def _watch(self, followed: Followed) -> None:
+        async with aclosing(self._datastore.watch(followed.kind, revision=followed.revision)) as events:
+            async for event in events:
+                self._answered(followed)
+                self._take(followed, event)
+                followed.revision = event.revision or followed.revision
+
+    def _take(self, followed: Followed, event: Event) -> None:
+        """What is told follows from what was told, not from what the datastore calls it."""
+        if event.error is not None:
+            self._tell(followed, Update(event.error.key, None, event.error.revision, error=event.error))
+        elif event.entry is not None:
+            entry = event.entry
+            if event.type == "deleted":
+                self._tell(followed, Update(entry.key, None, event.revision))
+            else:
+                self._tell(followed, Update(entry.key, entry.value, entry.revision))
+
+    def _compare(self, followed: Followed, listing: Listing) -> None:
+        unseen = set(followed.told)
+        for entry in listing.entries:
+            unseen.discard(entry.key)
+            self._tell(followed, Update(entry.key, entry.value, entry.revision))
+        for error in listing.unreadable:
+            unseen.discard(error.key)
+            self._tell(followed, Update(error.key, None, error.revision, error=error))
+        for key in unseen:
+            self._tell(followed, Update(key, None))
+
+    def _tell(self, followed: Followed, update: Update) -> None:
+        known = followed.told.get(update.key)
+        if update.value is None and update.error is None:
+            if followed.told.pop(update.key, None) is None:
+                return
+        elif known is not None and known == update.revision:
+            return
+        else:
+            followed.told[update.key] = update.revision
+            if known is None:
+                update = Update(update.key, update.value, update.revision, True, update.error)
+        self._pending.append(update)
+        self._is_told.set()
+
+    # --- how it stands ----------------------------------------------------------------------------------------------
+
+    def _in_sync(self, followed: Followed) -> None:
+        followed.is_in_sync = True
+        if all(one.is_in_sync for one in self._followed):
+            self._is_told.set()
+
+    def _set_status(self, status: Status) -> None:
+        if self._status not in ("in-sync", status):
+            self._status = status
+            self._sink.status(status)
+
+    def _answered(self, followed: Followed) -> None:
+        followed.errors = 0
+        if followed.is_lost:
+            followed.is_lost = False
+            if self._lost_at is not None and not any(one.is_lost for one in self._followed):
+                after_s = asyncio.get_running_loop().time() - self._lost_at
+                self._lost_at = None
+                self._sink.datastore_back(after_s)
+
+    def _lost(self, followed: Followed, error: DatastoreError) -> None:
+        followed.is_lost = True
+        if self._lost_at is None:
+            self._lost_at = asyncio.get_running_loop().time()
+            self._sink.datastore_lost(error)
+
+    async def _deliver(self) -> None:
+        """What came while the sink was busy goes in one batch."""
+        while True:
+            await self._is_told.wait()
+            self._is_told.clear()
+            while self._pending:
+                batch, self._pending = self._pending[:UPDATES_AT_ONCE], self._pending[UPDATES_AT_ONCE:]
+                self._sink.updates(batch)
+                await asyncio.sleep(0)
+            if all(one.is_in_sync for one in self._followed):
+                self._set_status("in-sync")

@@ -1,0 +1,113 @@
+"""Real etcd servers on loopback, each with a directory of its own: start, kill, bring back."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+START_S = 30.0
+ETCD = "/usr/bin/etcd"
+
+
+@dataclass
+class Member:
+    name: str
+    client_port: int
+    peer_port: int
+    command: list[str] = field(default_factory=list)
+    log: Path = Path()
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
+
+    def kill(self) -> None:
+        """As a machine that loses power."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Etcd:
+    members: list[Member]
+    scheme: str = "http"
+    ctl_options: tuple[str, ...] = ()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(f"{self.scheme}://127.0.0.1:{member.client_port}" for member in self.members)
+
+    def ctl(self, *command: str, member: Member | None = None, check: bool = True) -> str:
+        """etcdctl, with one member or with all."""
+        chosen = self.members if member is None else [member]
+        endpoints = ",".join(f"{self.scheme}://127.0.0.1:{one.client_port}" for one in chosen)
+        full = ["etcdctl", "--endpoints", endpoints, *self.ctl_options, *command]
+        done = subprocess.run(
+            full, capture_output=True, text=True, timeout=30, check=False, env={"ETCDCTL_API": "3", "PATH": "/usr/bin"}
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{' '.join(full)}: {done.stderr}")
+        return done.stdout + (done.stderr if not check else "")
+
+    def wait_ready(self, members: Sequence[Member] | None = None) -> None:
+        deadline = time.monotonic() + START_S
+        for member in members or self.members:
+            while "successfully" not in self.ctl("endpoint", "health", member=member, check=False):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{member.name} does not get healthy:\n{member.log.read_text()[-3000:]}")
+                time.sleep(0.1)
+
+    def leader(self) -> Member:
+        for member in self.members:
+            if member.process is not None:
+                fields = self.ctl("endpoint", "status", "-w", "simple", member=member).split(", ")
+                if fields[4] == "true":
+                    return member
+        raise AssertionError("no member leads")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def etcd(
+    directory: Path, members: int = 1, *, scheme: str = "http", options: Sequence[str] = (), ctl: Sequence[str] = ()
+) -> Iterator[Etcd]:
+    """A cluster that is healthy. Needs Debian's etcd-server and etcd-client (tests/install_debian.sh)."""
+    made = [Member(f"m{number}", free_port(), free_port()) for number in range(members)]
+    cluster = ",".join(f"{member.name}=http://127.0.0.1:{member.peer_port}" for member in made)
+    for member in made:
+        client, peer = f"{scheme}://127.0.0.1:{member.client_port}", f"http://127.0.0.1:{member.peer_port}"
+        member.log = directory / f"{member.name}.log"
+        member.command = [
+            ETCD, "--name", member.name, "--data-dir", str(directory / member.name),
+            "--listen-client-urls", client, "--advertise-client-urls", client,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", cluster, "--heartbeat-interval", "50", "--election-timeout", "500",
+            "--unsafe-no-fsync", *options,
+        ]  # fmt: skip
+        if (
+            "--unsafe-no-fsync"
+            not in subprocess.run([ETCD, "--help"], capture_output=True, text=True, check=True).stdout
+        ):
+            member.command.remove("--unsafe-no-fsync")
+        member.start()
+    server = Etcd(made, scheme, tuple(ctl))
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        for member in made:
+            member.kill()
