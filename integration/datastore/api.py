@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -43,13 +43,30 @@ class Event:
     """One change, or a bookmark: nothing happened up to `revision`, but a watch may go on from there.
 
     `entry` is what lies there now; after `deleted` what lay there last, with the revision of its last write, as far as
-    the datastore knows (else an empty value). `unreadable` events carry `error` instead. `revision` is where to go on.
+    the datastore knows (else an empty value). `unreadable` events carry `error` instead. `revision` is where to go on; who
+    goes on within a transaction sees all of it again.
     """
 
     type: Literal["added", "modified", "deleted", "bookmark", "unreadable"]
     entry: Entry | None
     revision: str
     error: Unreadable | None = None
+
+
+MAX_STEPS = 128  # in a transaction: etcd's own limit
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One write of a transaction.
+
+    `value` None removes. `revision` is what must lie there: one that was read, "" for nothing (create), None: whatever
+    lies there, or for a removal anything.
+    """
+
+    key: Key
+    value: Value | None
+    revision: str | None = None
 
 
 class Datastore(Protocol):
@@ -84,6 +101,14 @@ class Datastore(Protocol):
         """Remove it, if a revision is given only if it still has that; returns what lay there.
 
         DoesNotExist, UpdateConflict.
+        """
+        ...
+
+    async def transact(self, steps: Sequence[Step]) -> Sequence[Entry]:
+        """All of them or none; returns what was written or, of removals, lay there. Not on Kubernetes: Unsupported.
+
+        A key may come once, and MAX_STEPS at most (Invalid). AlreadyExists, DoesNotExist, UpdateConflict: of the first
+        change that cannot be made.
         """
         ...
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from integration.datastore.api import Entry, Value
+from integration.datastore.api import MAX_STEPS, Entry, Step, Value
 from integration.datastore.errors import Invalid, Unreadable
 from integration.resources.base import API_VERSION, Problem
 from integration.resources.keys import Key, etcd_path
@@ -99,3 +100,17 @@ def revision_number(key: Key, revision: str) -> int:
     if revision.isascii() and revision.isdigit() and len(revision) < 20:
         return int(revision)
     raise Invalid(key, [Problem("metadata.resourceVersion", revision, "is no revision of this datastore")])
+
+
+def check_steps(steps: Sequence[Step]) -> None:
+    """Raises Invalid if they cannot be one transaction."""
+    seen: set[Key] = set()
+    for step in steps:
+        if step.key in seen:
+            raise Invalid(step.key, [Problem("", None, "comes twice in one transaction")])
+        seen.add(step.key)
+        if step.value is None and step.revision == "":
+            raise Invalid(step.key, [Problem("", None, "is removed where nothing may lie")])
+    if len(steps) > MAX_STEPS:
+        reason = f"is one of {len(steps)} steps in one transaction"
+        raise Invalid(steps[MAX_STEPS].key, [Problem("", None, reason, f"at most {MAX_STEPS}")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,19 @@ from integration.datastore.etcd.messages import MESSAGES
 
 MAX_OCTETS = 256 << 20
 CONNECT_S = 2.0  # until the next server is tried
+ANSWER_S = 3.0  # likewise, of a server that stands and says nothing
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_OCTETS),
     ("grpc.max_send_message_length", MAX_OCTETS),
-    # A server whose machine is gone is noticed though nothing is asked of it; etcd allows no more than one in 5 s.
+    # A server whose machine is gone is noticed though nothing is asked of it. etcd allows one ping in 5 s, and none while
+    # no request is under way: it would end the connection (too_many_pings).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    (
+        "grpc.http2.ping_timeout_ms",
+        5_000,
+    ),  # of pings that measure the bandwidth: until one is answered no other is sent
+    ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
@@ -38,7 +45,10 @@ NOT_AUTHENTICATED = ("invalid auth token", "auth store is old", "revision in hea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdSettings:
-    """`endpoints` are http:// or https:// URLs. Certificates are PEM; without `ca` the system's are trusted."""
+    """`endpoints` are http:// or https:// URLs. Certificates are PEM; without `ca` the system's are trusted.
+
+    `request_s`: after so long a request is Unavailable. `bridged_s`: likewise a watch that cannot be taken up again.
+    """
 
     endpoints: tuple[str, ...]
     username: str = ""
@@ -47,8 +57,7 @@ class EtcdSettings:
     cert: bytes = b""
     key: bytes = field(default=b"", repr=False)
     request_s: float = 10.0
-    # How long a watch goes on trying by itself before it is Unavailable.
-    bridged_s: float = 30.0
+    bridged_s: float = 5.0
 
 
 def read_pem(path: str) -> bytes:
@@ -59,13 +68,24 @@ def read_pem(path: str) -> bytes:
         raise DatastoreError(f"{path}: {error.strerror}", "etcd's certificates are read from there") from None
 
 
+def system_authorities() -> bytes | None:
+    """The PEM that this system trusts; None: gRPC's own, if the system has none (gRPC would not look)."""
+    import ssl  # 4 MB that only https pays for
+
+    path = ssl.get_default_verify_paths().cafile
+    return read_pem(path) if path else None
+
+
 class Connection:
-    """One at a time of the endpoints is in use; the next one as soon as it does not answer."""
+    """One at a time of the endpoints is in use; the next one as soon as it does not answer.
+
+    The first is drawn, or a cluster's thousand nodes would all ask the same server.
+    """
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._at = 0
+        self._at = random.randrange(len(settings.endpoints))
         self._token = ""
         self._authenticating = asyncio.Lock()
         self.is_closed = False
@@ -76,6 +96,8 @@ class Connection:
 
     async def call(self, method: str, request: Any, *, may_repeat: bool) -> Any:
         """`method` as `KV/Range`. What must not happen twice is sent once, to a server that stands.
+
+        What may be repeated goes to the next server soon, for one that hangs is seen by nothing else.
 
         Raises Unavailable, Unauthorized, RevisionGone, DatastoreError.
         """
@@ -100,12 +122,14 @@ class Connection:
             channel = await self.channel(deadline)
             endpoint, left_s = self.endpoint, deadline - asyncio.get_running_loop().time()
             try:
+                if may_repeat and len(self.settings.endpoints) > 1:
+                    left_s = min(left_s, ANSWER_S)
                 return await send(channel, await self.credentials(channel), left_s)
             except grpc.aio.AioRpcError as error:
                 if self.wants_new_token(error) and not has_renewed:
                     has_renewed, self._token = True, ""
                     continue
-                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     self.fail_over(endpoint)
                     left_s = deadline - asyncio.get_running_loop().time()
                     if (may_repeat or "no leader" in _text(error)) and left_s > 0.1:
@@ -113,8 +137,7 @@ class Connection:
                         continue
                 raise translated(error, endpoint, outcome_unknown=not may_repeat) from None
             except asyncio.CancelledError:
-                if self.is_closed:
-                    raise Unavailable("the datastore was closed") from None
+                self.raise_if_closed()
                 raise
 
     async def channel(self, deadline: float) -> grpc.aio.Channel:
@@ -122,8 +145,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         tried = 0
         while True:
-            if self.is_closed:
-                raise Unavailable("the datastore was closed")
+            self.raise_if_closed()
             endpoint = self.endpoint
             channel = self._channels.get(endpoint)
             if channel is None:
@@ -154,13 +176,20 @@ class Connection:
         if scheme != "https":
             return grpc.aio.insecure_channel(host, options=OPTIONS)
         settings = self.settings
-        credentials = grpc.ssl_channel_credentials(settings.ca or None, settings.key or None, settings.cert or None)
+        authorities = settings.ca or system_authorities()
+        credentials = grpc.ssl_channel_credentials(authorities, settings.key or None, settings.cert or None)
         return grpc.aio.secure_channel(host, credentials, options=OPTIONS)
 
     def fail_over(self, endpoint: str) -> None:
         """The next one, unless somebody else has already gone on."""
         if endpoint == self.endpoint and len(self.settings.endpoints) > 1:
             self._at += 1
+
+    def raise_if_closed(self) -> None:
+        """Closing cancels the calls that are under way; that is not a cancellation of the task that waits for one."""
+        task = asyncio.current_task()
+        if self.is_closed and not (task and task.cancelling()):
+            raise Unavailable("the datastore was closed") from None
 
     # --- credentials ------------------------------------------------------------------------------------------------
 
@@ -212,6 +241,7 @@ def _text(error: grpc.aio.AioRpcError) -> str:
 
 
 def translated(error: grpc.aio.AioRpcError, endpoint: str, *, outcome_unknown: bool = False) -> DatastoreError:
+    """RevisionGone without its revision: who asked knows it."""
     code, text = error.code(), _text(error).removeprefix("etcdserver: ")
     if "compacted" in text or "future revision" in text:
         return RevisionGone("")

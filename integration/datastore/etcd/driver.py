@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from integration.datastore.api import Entry, Event, Listing, Value
+from integration.datastore.api import Entry, Event, Listing, Step, Value
 from integration.datastore.errors import (
     AlreadyExists,
     DatastoreError,
@@ -26,9 +27,10 @@ from integration.datastore.errors import (
     UpdateConflict,
 )
 from integration.datastore.etcd.connection import AWAY, Connection, EtcdSettings, translated
-from integration.datastore.etcd.messages import DELETE, EQUAL, MESSAGES, MOD, VERSION
+from integration.datastore.etcd.messages import DELETE, EQUAL, GREATER, MESSAGES, MOD, VERSION
 from integration.datastore.stored_form import (
     DEFAULT_ALLOW,
+    check_steps,
     decode,
     default_allow_profile,
     encode,
@@ -39,6 +41,7 @@ from integration.resources.base import Problem
 from integration.resources.keys import Key, etcd_prefix, etcd_prefixes, key_of_etcd_path
 
 PAGE = 2_000
+LIST_TRIES = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 NO_LEADER = (("hasleader", "true"),)  # a server cut off from the others ends the watch, so that we go to another
 
@@ -58,13 +61,25 @@ class EtcdDatastore:
     async def get(self, key: Key, *, revision: str = "") -> Entry:
         if key == DEFAULT_ALLOW:
             return default_allow_profile()
-        at = revision_number(key, revision) if revision else 0
-        answer = await self.connection.call("KV/Range", RangeRequest(key=_path(key), revision=at), may_repeat=True)
+        request = RangeRequest(key=_path(key), revision=revision_number(key, revision) if revision else 0)
+        try:
+            answer = await self.connection.call("KV/Range", request, may_repeat=True)
+        except RevisionGone:
+            raise RevisionGone(revision) from None
         if not answer.kvs:
             raise DoesNotExist(key)
         return _entry(key, answer.kvs[0])
 
     async def list(self, kind: str, *, namespace: str | None = None, name_prefix: str = "") -> Listing:
+        for tries_left in reversed(range(LIST_TRIES)):
+            try:
+                return await self._list(kind, namespace, name_prefix)
+            except RevisionGone:  # compacted between two pages
+                if not tries_left:
+                    raise Unavailable("etcd compacts faster than it can be listed") from None
+        raise AssertionError("unreachable")
+
+    async def _list(self, kind: str, namespace: str | None, name_prefix: str) -> Listing:
         entries: list[Entry] = []
         unreadable: list[Unreadable] = []
         revision = 0
@@ -128,13 +143,28 @@ class EtcdDatastore:
         answer = await self._transact(compare, remove, path)
         if not answer.succeeded:
             raise _lost_race(key, answer)
-        gone = answer.responses[0].response_delete_range.prev_kvs
-        if not gone:
-            raise DoesNotExist(key)
-        try:
-            return _entry(key, gone[0])
-        except Unreadable:
-            return Entry(key, {}, str(gone[0].mod_revision))
+        return _removed(key, answer.responses[0])
+
+    async def transact(self, steps: Sequence[Step]) -> Sequence[Entry]:
+        check_steps(steps)
+        asked = [_requests(step) for step in steps]
+        request = TxnRequest(
+            compare=[compare for compare, _, _ in asked if compare is not None],
+            success=[then for _, then, _ in asked],
+            failure=[RequestOp(request_range=RangeRequest(key=_path(step.key))) for step in steps],
+        )
+        answer = await self.connection.call("KV/Txn", request, may_repeat=False)
+        made: list[Entry] = []
+        for step, (_, _, stored), response in zip(steps, asked, answer.responses, strict=True):
+            if not answer.succeeded:
+                _raise_if_refused(step, response.response_range.kvs)
+            elif step.value is None:
+                made.append(_removed(step.key, response))
+            else:
+                made.append(decode(step.key, stored, str(answer.header.revision)))
+        if not answer.succeeded:
+            raise AssertionError("etcd refused a transaction of which every condition holds")
+        return made
 
     async def _transact(self, compare: Any, then: Any, path: bytes) -> Any:
         """`then` if `compare` holds, else what lies there."""
@@ -162,18 +192,22 @@ class EtcdDatastore:
         prefix = _watched_prefix(kind, namespace)
         loop = asyncio.get_running_loop()
         pause_s, broken_at = FIRST_PAUSE_S, 0.0
+        cluster = 0
         while True:
             try:
-                async for answer in self._answers(prefix, at):
-                    pause_s, broken_at = FIRST_PAUSE_S, 0.0
-                    for event in answer.events:
-                        at = event.kv.mod_revision + 1
-                        made = _event(kind, event)
-                        if made is not None:
+                async with aclosing(self._answers(prefix, at)) as answers:
+                    async for answer in answers:
+                        if answer.created:
+                            cluster = await self._checked_cluster(answer, cluster, at)
+                            pause_s, broken_at = FIRST_PAUSE_S, 0.0
+                            continue
+                        for made in _events(kind, answer.events):
                             yield made
-                    if not answer.events and answer.header.revision >= at:
-                        at = answer.header.revision + 1
-                        yield Event("bookmark", None, str(at - 1))
+                        if answer.events:
+                            at = answer.events[-1].kv.mod_revision + 1
+                        elif answer.header.revision >= at:
+                            at = answer.header.revision + 1
+                            yield Event("bookmark", None, str(at - 1))
             except RevisionGone:
                 raise RevisionGone(str(at - 1)) from None
             except Unavailable:
@@ -185,8 +219,26 @@ class EtcdDatastore:
                 pause_s = min(LONGEST_PAUSE_S, random.uniform(FIRST_PAUSE_S, pause_s * 3))
                 await asyncio.sleep(pause_s)
 
+    async def _checked_cluster(self, created: Any, before: int, at: int) -> int:
+        """The cluster's id. Raises RevisionGone if it is another than before, or knows nothing of the revision yet.
+
+        Restored from a backup, it counts from there again, and a watch would wait in silence until it has caught up.
+        """
+        cluster: int = created.header.cluster_id
+        if before not in (0, cluster):
+            raise RevisionGone(str(at - 1))
+        if created.header.revision < at - 1:  # or is it a member that lags? Only the leader knows.
+            request = RangeRequest(key=b"/calico/", count_only=True)
+            answer = await self.connection.call("KV/Range", request, may_repeat=True)
+            if answer.header.revision < at - 1:
+                raise RevisionGone(str(at - 1))
+        return cluster
+
     async def _answers(self, prefix: bytes, revision: int) -> AsyncGenerator[Any, None]:
-        """Whole answers of one stream, which ends with an error. Raises RevisionGone, Unavailable, Unauthorized."""
+        """Whole answers of one stream, first the one that is `created`. It ends with an error.
+
+        Raises RevisionGone, Unavailable, Unauthorized.
+        """
         loop, connection = asyncio.get_running_loop(), self.connection
         channel = await connection.channel(loop.time() + min(self.settings.request_s, 5.0))
         endpoint = connection.endpoint
@@ -208,7 +260,8 @@ class EtcdDatastore:
                 if answer.canceled:
                     raise _cancelled(answer, endpoint, connection)
                 if answer.created:
-                    continue  # its revision says nothing of what was told
+                    yield answer  # its revision says nothing of what was told
+                    continue
                 if whole is None:
                     whole = answer
                 else:
@@ -225,8 +278,7 @@ class EtcdDatastore:
                 connection.fail_over(endpoint)
             raise translated(error, endpoint) from None
         except asyncio.CancelledError:
-            if connection.is_closed:
-                raise Unavailable("the datastore was closed") from None
+            connection.raise_if_closed()
             raise
         finally:
             if stream is not None:
@@ -289,20 +341,69 @@ def _lost_race(key: Key, answer: Any) -> DoesNotExist | UpdateConflict:
     return UpdateConflict(key, _entry_or_none(key, answer))
 
 
+def _removed(key: Key, response: Any) -> Entry:
+    """Raises DoesNotExist."""
+    gone = response.response_delete_range.prev_kvs
+    if not gone:
+        raise DoesNotExist(key)
+    try:
+        return _entry(key, gone[0])
+    except Unreadable:
+        return Entry(key, {}, str(gone[0].mod_revision))
+
+
+def _requests(step: Step) -> tuple[Any, Any, bytes]:
+    """The condition (None: there is none), the request, and what it writes."""
+    path = _path(step.key)
+    compare = None
+    if step.revision:
+        compare = Compare(result=EQUAL, target=MOD, key=path, mod_revision=revision_number(step.key, step.revision))
+    elif step.revision == "":
+        compare = Compare(result=EQUAL, target=VERSION, key=path, version=0)
+    elif step.value is None:
+        compare = Compare(result=GREATER, target=VERSION, key=path, version=0)
+    if step.value is None:
+        return compare, RequestOp(request_delete_range=MESSAGES["DeleteRangeRequest"](key=path, prev_kv=True)), b""
+    stored = encode(step.key, step.value)
+    return compare, _put(path, stored), stored
+
+
+def _raise_if_refused(step: Step, found: Sequence[Any]) -> None:
+    current: Entry | None = None
+    if found:
+        try:
+            current = _entry(step.key, found[0])
+        except Unreadable:
+            pass
+    if step.revision == "" and found:
+        raise AlreadyExists(step.key, current)
+    if not found and (step.revision or step.value is None):
+        raise DoesNotExist(step.key)
+    if step.revision and found[0].mod_revision != revision_number(step.key, step.revision):
+        raise UpdateConflict(step.key, current)
+
+
 def _put(path: bytes, stored: bytes, lease: int = 0) -> Any:
     return RequestOp(request_put=MESSAGES["PutRequest"](key=path, value=stored, lease=lease))
 
 
-def _event(kind: str, event: Any) -> Event | None:
-    key = _key(kind, event.kv.key)
-    if key is None or key == DEFAULT_ALLOW:
-        return None
-    revision = str(event.kv.mod_revision)
+def _events(kind: str, told: Sequence[Any]) -> Iterator[Event]:
+    for number, event in enumerate(told):
+        revision = event.kv.mod_revision
+        # Of what one transaction did, only the last may say that all was told.
+        if number + 1 < len(told) and told[number + 1].kv.mod_revision == revision:
+            revision -= 1
+        key = _key(kind, event.kv.key)
+        if key is not None and key != DEFAULT_ALLOW:
+            yield _event(key, event, str(revision))
+
+
+def _event(key: Key, event: Any, revision: str) -> Event:
     if event.type == DELETE:
         try:
-            was = _entry(key, event.prev_kv) if event.prev_kv.key else Entry(key, {}, revision)
+            was = _entry(key, event.prev_kv) if event.prev_kv.key else Entry(key, {}, "")
         except Unreadable:
-            was = Entry(key, {}, revision)
+            was = Entry(key, {}, str(event.prev_kv.mod_revision))
         return Event("deleted", was, revision)
     try:
         entry = _entry(key, event.kv)

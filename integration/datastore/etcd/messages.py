@@ -62,7 +62,7 @@ FIELDS = {
 }
 
 PUT, DELETE = 0, 1  # Event.type
-EQUAL = 0  # Compare.result
+EQUAL, GREATER = 0, 1  # Compare.result
 VERSION, MOD = 0, 2  # Compare.target
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
-from integration.datastore.api import Entry, Event, Listing, Value
+from integration.datastore.api import Entry, Event, Listing, Step, Value
 from integration.datastore.errors import (
     AlreadyExists,
     DatastoreError,
@@ -213,6 +213,9 @@ class KubernetesDatastore:
                 if revision or attempt == ATTEMPTS - 1:
                     raise
         raise UpdateConflict(key)
+
+    async def transact(self, steps: Sequence[Step]) -> Sequence[Entry]:
+        raise Unsupported("Kubernetes has no transactions")
 
     async def created(self, place: CalicoResource | IPAMObject, key: Key, value: Value) -> Entry:
         body = place.written(key, without_uid(value))

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from integration.datastore.api import Entry, Event, Listing, Value
+from integration.datastore.api import Entry, Event, Listing, Step, Value
 from integration.datastore.errors import DatastoreError, Unavailable, Unsupported
 from integration.datastore.local.file import Action, Outcome, StoreFile, Synchronous, Write
 from integration.datastore.local.tail import Tail
 from integration.datastore.stored_form import (
     DEFAULT_ALLOW,
+    check_steps,
     default_allow_profile,
     encode,
     path_of,
@@ -114,6 +115,13 @@ class LocalDatastore:
         path_of(key)
         return await self.submit(Write(action, key, encode(key, value), revision, expires_at))
 
+    async def transact(self, steps: Sequence[Step]) -> Sequence[Entry]:
+        check_steps(steps)
+        writes = [write_of(step) for step in steps]
+        if self.is_closed:
+            raise Unavailable("the datastore was closed")
+        return await self.writer.do(self.file.write_all, writes, time.time())
+
     async def submit(self, write: Write) -> Entry:
         if self.is_closed:
             raise Unavailable("the datastore was closed")
@@ -182,3 +190,17 @@ class LocalDatastore:
             await self.flushing
         for worker in (self.writer, self.reader):
             await asyncio.to_thread(worker.close)
+
+
+def write_of(step: Step) -> Write:
+    """Raises Invalid."""
+    path_of(step.key)
+    if step.value is None:
+        revision = None if step.revision is None else revision_number(step.key, step.revision)
+        return Write("delete", step.key, b"", revision)
+    stored = encode(step.key, step.value)
+    if step.revision is None:
+        return Write("apply", step.key, stored)
+    if step.revision == "":
+        return Write("create", step.key, stored)
+    return Write("update", step.key, stored, revision_number(step.key, step.revision))

@@ -254,6 +254,20 @@ class StoreFile:
                     self.prune(connection, head)
             return outcomes
 
+    def write_all(self, connection: sqlite3.Connection, writes: Sequence[Write], now: float) -> list[Entry]:
+        """All or none: raises the outcome of the first that cannot be made."""
+        with self.explained():
+            self.check_identity()
+            with transaction(connection):
+                self.expire_in(connection, now)
+                made: list[Entry] = []
+                for write in writes:
+                    outcome = change(connection, write)
+                    if isinstance(outcome, DatastoreError):
+                        raise outcome
+                    made.append(outcome)
+            return made
+
     def expire_in(self, connection: sqlite3.Connection, now: float) -> None:
         for kind, namespace, name in connection.execute(
             "SELECT kind, namespace, name FROM objects WHERE expires_at IS NOT NULL AND expires_at <= ?", (now,)

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from integration.datastore.api import Datastore, Event, Value
+from integration.datastore.api import Datastore, Event, Step, Value
 from integration.datastore.errors import (
     AlreadyExists,
+    DatastoreError,
     DoesNotExist,
     Invalid,
     Unavailable,
@@ -107,6 +108,7 @@ class Contract:
     has_old_values = False  # get at a revision
     has_numbered_revisions = True  # a revision that is no number is Invalid at once
     may_write_profiles = True
+    has_transactions = True
     keeps_nulls = True  # null in a field that is known to be something else
 
     def test_nothing_is_not_found(self, opened: Opened) -> None:
@@ -402,6 +404,57 @@ class Contract:
                 else:
                     with pytest.raises(Unsupported):
                         await store.get(peer_key("a"), revision=first.revision)
+
+        run(body())
+
+    def test_a_transaction_is_made_whole_or_not_at_all(self, opened: Opened) -> None:
+        async def body() -> None:
+            async with opened() as store:
+                if not self.has_transactions:
+                    with pytest.raises(Unsupported):
+                        await store.transact([Step(peer_key("a"), peer("a"))])
+                    return
+                kept = await store.create(peer_key("kept"), peer("kept"))
+                old = await store.create(peer_key("old"), peer("old"))
+                start = (await store.list("BGPPeer")).revision
+                refused: list[tuple[Step, type[DatastoreError]]] = [
+                    (Step(peer_key("kept"), peer("kept"), ""), AlreadyExists),
+                    (Step(peer_key("kept"), peer("kept"), old.revision), UpdateConflict),
+                    (Step(peer_key("kept"), None, old.revision), UpdateConflict),
+                    (Step(peer_key("none"), peer("none"), old.revision), DoesNotExist),
+                    (Step(peer_key("none"), None), DoesNotExist),
+                    (Step(peer_key("new"), None), Invalid),  # twice
+                    (Step(peer_key("a/b"), peer("a")), Invalid),
+                ]
+                for change, error in refused:
+                    with pytest.raises(error):
+                        await store.transact(
+                            [Step(peer_key("new"), peer("new"), ""), Step(peer_key("old"), None), change]
+                        )
+                assert [entry.key.name for entry in (await store.list("BGPPeer")).entries] == ["kept", "old"]
+
+                made = await store.transact(
+                    [
+                        Step(peer_key("new"), peer("new"), ""),
+                        Step(peer_key("kept"), peer("kept", asNumber=2), kept.revision),
+                        Step(peer_key("old"), None, old.revision),
+                        Step(peer_key("any"), peer("any")),
+                    ]
+                )
+                assert [entry.key.name for entry in made] == ["new", "kept", "old", "any"]
+                assert made[2] == old
+                assert (await store.list("BGPPeer")).entries == [made[3], made[1], made[0]]
+                async with aclosing(store.watch("BGPPeer", revision=start)) as events:
+                    whole = await take(events, 4)
+                happened = {("added", "new"), ("modified", "kept"), ("deleted", "old"), ("added", "any")}
+                assert set(told(whole)) == happened
+                await store.apply(peer_key("end"), peer("end"))
+                for number in range(3):  # whoever stopped in the middle misses nothing of the rest
+                    seen: list[tuple[str, str]] = []
+                    async with aclosing(store.watch("BGPPeer", revision=whole[number].revision)) as events:
+                        while ("added", "end") not in seen:
+                            seen += told(await take(events, 1))
+                    assert set(told(whole[number + 1 :])) <= set(seen)
 
         run(body())
 

@@ -35,5 +35,6 @@ def opened(cluster: Cluster) -> Opened:
 
 class TestKubernetes(Contract):
     has_ttl = False
+    has_transactions = False
     may_write_profiles = False
     keeps_nulls = False
