@@ -63,9 +63,10 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class Followed:
-    """One kind, and what was told of it."""
+    """One kind (of one namespace), and what was told of it."""
 
     kind: str
+    namespace: str | None = None
     told: dict[Key, str] = field(default_factory=dict)  # key → revision
     revision: str = ""  # watch from here; "": list first
     is_in_sync: bool = False
@@ -76,9 +77,10 @@ class Followed:
 class Syncer:
     """`run()` until cancelled. Errors of the datastore never end it: it goes on trying, with growing pauses."""
 
-    def __init__(self, datastore: Datastore, kinds: Iterable[str], sink: Sink) -> None:
+    def __init__(self, datastore: Datastore, kinds: Iterable[str | tuple[str, str]], sink: Sink) -> None:
+        """`kinds`: names, or (name, namespace) to follow one namespace alone."""
         self._datastore = datastore
-        self._followed = [Followed(kind) for kind in kinds]
+        self._followed = [Followed(kind) if isinstance(kind, str) else Followed(*kind) for kind in kinds]
         self._sink = sink
         self._pending: list[Update] = []
         self._is_told = asyncio.Event()  # there is something for the sink
@@ -107,7 +109,7 @@ class Syncer:
         while True:
             try:
                 if not followed.revision:
-                    listing = await self._datastore.list(followed.kind)
+                    listing = await self._datastore.list(followed.kind, namespace=followed.namespace)
                     self._set_status("resync")
                     self._compare(followed, listing)
                     followed.revision = listing.revision
@@ -136,7 +138,8 @@ class Syncer:
         await asyncio.sleep(random.uniform(most / 2, most))
 
     async def _watch(self, followed: Followed) -> None:
-        async with aclosing(self._datastore.watch(followed.kind, revision=followed.revision)) as events:
+        watch = self._datastore.watch(followed.kind, revision=followed.revision, namespace=followed.namespace)
+        async with aclosing(watch) as events:
             async for event in events:
                 self._answered(followed)
                 self._take(followed, event)
