@@ -95,7 +95,8 @@ class StoreFile:
                 self.path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False, cached_statements=64
             )
             try:
-                self.prepare(connection)
+                # Who makes the file, or is the last to leave, locks all of it for a moment, reading included.
+                retry_while_busy(lambda: self.prepare(connection))
             except BaseException:
                 connection.close()
                 raise
@@ -103,7 +104,7 @@ class StoreFile:
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         self.check_format(connection)
-        retry_while_busy(lambda: connection.execute("PRAGMA journal_mode = wal"))
+        connection.execute("PRAGMA journal_mode = wal")
         connection.execute(f"PRAGMA synchronous = {self.synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {16 << 20}")
         if not format_of(connection):
