@@ -128,6 +128,7 @@ class SpeakerDaemon:
                 not_ready=self._why_not_ready,
                 lag=self._lag,
                 reloads=self._reloads,
+                config=self._source.numbers,
                 version=VERSION,
             )
         )

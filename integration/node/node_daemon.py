@@ -54,7 +54,7 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
     async def run(log: EventLog, writer: LineWriter) -> int:
         source = DatastoreSource(
             datastore, str(settings), node, environment_of(os.environ, arguments), log,
-            adapt=without_kernel if program == "reflector" else as_it_is,
+            adapt=without_kernel if program == "reflector" else as_it_is, writes_routes=program != "reflector",
         )  # fmt: skip
         try:
             return await run_node(source, datastore, log, writer)

@@ -152,6 +152,24 @@ def test_an_outage_of_the_datastore_touches_nothing_and_what_changed_meanwhile_a
     assert {name: after[name][0] for name in before} == {name: seen[0] for name, seen in before.items()}
 
 
+def test_a_peer_behind_a_gateway_has_a_route_as_long_as_it_is_wanted(cluster: Cluster) -> None:
+    until(lambda: whole(cluster), "the mesh of three is whole")
+    one, peer = cluster.one, {"node": "n1", "peerIP": "192.0.2.99", "asNumber": 65001, "reachableBy": "10.77.0.2"}
+    cluster.store.put("BGPPeer", "far", peer)
+    until(lambda: "via 10.77.0.2" in in_kernel(one, "192.0.2.99"), "the gateway's route")
+    cluster.store.put("BGPPeer", "far", peer | {"reachableBy": "10.77.0.3"})
+    until(lambda: "via 10.77.0.3" in in_kernel(one, "192.0.2.99"), "the other gateway's")
+    cluster.store.delete("BGPPeer", "far")
+    until(lambda: not in_kernel(one, "192.0.2.99"), "nobody needs it")
+    cluster.store.put("BGPPeer", "far", peer)
+    until(lambda: bool(in_kernel(one, "192.0.2.99")), "the route")
+    one.kill()
+    cluster.store.delete("BGPPeer", "far")
+    assert in_kernel(one, "192.0.2.99")
+    one.restart()
+    until(lambda: not in_kernel(one, "192.0.2.99"), "what an earlier run left is gone")
+
+
 POISON: dict[str, tuple[str, str, object, str]] = {
     "a bad CIDR": ("BGPFilter", "poison", {"exportV4": [{"cidr": "10.0.0.0/99", "matchOperator": "In", "action": "Accept"}]}, "cidr"),
     "AS 0": ("BGPPeer", "poison", {"peerIP": "10.77.0.98", "asNumber": 0}, "AS"),
