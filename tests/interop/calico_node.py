@@ -40,8 +40,9 @@ class CalicoNode(Catbird):
 
     def launch(self, *, recovering: bool) -> None:
         del recovering
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
         self.spawn(
-            sys.executable, "-m", "integration.catbird", "node", "--datastore", self.datastore, "--node", self.name,
+            "env", *variables, sys.executable, "-m", "integration.catbird", "node", "--datastore", self.datastore, "--node", self.name,
             "--control", str(self.control), *self.arguments, cwd=ROOT,
         )  # fmt: skip
 

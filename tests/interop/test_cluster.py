@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import statistics
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.resources.keys import Key
+from integration.resources.keys import Key, etcd_path
 from tests.interop.bird import Bird
 from tests.interop.calico_node import CalicoNode, Store, Workload, store_on
 from tests.interop.router import Announcement, PeerSpec, holds_for, until
@@ -150,6 +151,19 @@ def test_an_outage_of_the_datastore_touches_nothing_and_what_changed_meanwhile_a
     assert stream.lost == 0
     after = cluster.standing()
     assert {name: after[name][0] for name in before} == {name: seen[0] for name, seen in before.items()}
+
+
+def test_a_node_that_nobody_has_written_joins(cluster: Cluster) -> None:
+    until(lambda: whole(cluster), "the mesh of three is whole")
+    fresh = CalicoNode(cluster.world.lan.add_node(), ASN, datastore=cluster.store.url)
+    cluster.world.routers.append(fresh)
+    fresh.environment["IP_AUTODETECTION_METHOD"] = f"can-reach={cluster.one.node.ipv4}"
+    fresh.start()
+    name = f"Mesh_{fresh.node.ipv4.replace('.', '_')}"
+    until(lambda: cluster.one.states().get(name) == "Established", "the others have it as a neighbour")
+    until(lambda: "10.244.2.0/26" in fresh.routes("ipv4"), "it has their routes")
+    stored = cluster.store.server.ctl("get", "--print-value-only", etcd_path(Key("Node", fresh.name)))
+    assert json.loads(stored)["spec"]["bgp"]["ipv4Address"] == f"{fresh.node.ipv4}/24"
 
 
 def test_a_peer_behind_a_gateway_has_a_route_as_long_as_it_is_wanted(cluster: Cluster) -> None:
