@@ -155,7 +155,7 @@ def get(
 
     shape = Shape(output.value, with_namespace=bool(namespace or all_namespaces), export=export)
     if files:
-        jobs = jobs_of(_load(files, namespace, recursive, skip_empty))
+        jobs = jobs_of(load(files, namespace, recursive, skip_empty))
         with_client(datastore, config, lambda client: get_named(client, jobs, shape))
         return
     jobs = _jobs_named(targets or [], namespace)
@@ -226,7 +226,7 @@ def _write(
         raise typer.BadParameter("say -f FILE")
     from integration.cli.writing import Rules, jobs_of
 
-    jobs = jobs_of(_load(files, namespace, recursive, skip_empty))
+    jobs = jobs_of(load(files, namespace, recursive, skip_empty))
     _carry_out(verb, jobs, Rules(skip_exists, skip_not_exists), datastore, config)
 
 
@@ -237,10 +237,11 @@ def _carry_out(verb: Verb, jobs: list[Job], rules: Rules, datastore: str, config
     with_client(datastore, config, lambda client: carry_out(client, verb, jobs, rules))
 
 
-def _load(files: list[str], namespace: str, recursive: bool, skip_empty: bool) -> list[Document]:
-    from integration.cli.files import Reading, load
+def load(files: list[str], namespace: str, recursive: bool, skip_empty: bool) -> list[Document]:
+    """Failed if any of them cannot be used."""
+    from integration.cli import files as resource_files
 
-    return load(files, Reading(recursive, skip_empty, namespace))
+    return resource_files.load(files, resource_files.Reading(recursive, skip_empty, namespace))
 
 
 def _jobs_named(targets: list[str], namespace: str) -> list[Job]:
