@@ -37,7 +37,10 @@ NodeOption = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    for name, command, example in (("bgp-config", bgp_config, "catbird bgp-config --node worker-1 -f cluster/"),):
+    for name, command, example in (
+        ("bgp-config", bgp_config, "catbird bgp-config --node worker-1 -f cluster/"),
+        ("plan", plan, "catbird plan -f new-peers.yaml && catbird apply -f new-peers.yaml"),
+    ):
         app.command(name, epilog=f"Example: {example}", rich_help_panel="Nodes")(command)
 
 
@@ -79,6 +82,47 @@ def bgp_config(
     else:
         put(view, output)
     if strict and view["problems"]:
+        raise Failed
+
+
+def plan(
+    files: FilesOption = None,
+    *,
+    nodes: Annotated[
+        list[str] | None, typer.Option("--node", metavar="NAME", help="Only this node. Repeatable; otherwise all.")
+    ] = None,
+    deleted: Annotated[bool, typer.Option("--delete", help="As if the resources were deleted.")] = False,
+    output: FormatOption = Format.table,
+    namespace: NamespaceOption = "",
+    recursive: RecursiveOption = False,
+    skip_empty: SkipEmptyOption = False,
+    datastore: StoreOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """What would happen on each node if these files were applied; nothing is written.
+
+    Peers that come and go, sessions that reset, policies, and which of the node's own routes its peers would hear.
+    """
+    if not files:
+        raise typer.BadParameter("say -f FILE")
+    from integration.cli.plan_text import plan_lines
+    from integration.cli.planning import plan_documents
+    from integration.cli.stores import with_client
+
+    environment = _environment()
+    documents = load(files, namespace, recursive, skip_empty)
+    resources, planned = with_client(
+        datastore,
+        config,
+        lambda client: plan_documents(client.datastore, documents, nodes or [], environment, deleted=deleted),
+    )
+    if output is Format.table:
+        for line in plan_lines(resources, planned):
+            print(line)
+    else:
+        view = {"resources": [one.to_json() for one in resources], "nodes": [one.to_json() for one in planned]}
+        put(view, output)
+    if any(one.action == "refused" for one in resources):
         raise Failed
 
 

@@ -23,7 +23,6 @@ from integration.datastore.errors import (
 from integration.resources.base import Resource, ResourceError
 from integration.resources.documents import Document, DocumentProblem
 from integration.resources.keys import Key
-from integration.resources.kinds import KINDS
 from integration.resources.models.policy import (
     GlobalNetworkPolicy,
     NetworkPolicy,
@@ -125,8 +124,7 @@ def report(verb: Verb, jobs: Sequence[Job], done: int, failures: Sequence[str]) 
 async def _one(client: ResourceClient, verb: Verb, job: Job) -> None:
     refuse_what_is_not_ours(job.key)
     if verb == "delete":
-        if job.key.kind == "Tier" and job.key.name in BUILT_IN_TIERS:
-            raise Unsupported(f"the tier {job.key.name} is built in and cannot be deleted")
+        refuse_what_stays(job.key)
         await client.datastore.delete(job.key, revision=job.revision)
         return
     assert job.document is not None
@@ -144,6 +142,11 @@ def refuse_what_is_not_ours(key: Key) -> None:
         raise Unsupported(f"{key}: resource is readonly", "catbird node writes it")
     if key.kind.endswith("NetworkPolicy") and key.name.startswith(KUBERNETES_POLICY):
         raise Unsupported(f"{key}: kubernetes network policies must be managed through the kubernetes API")
+
+
+def refuse_what_stays(key: Key) -> None:
+    if key.kind == "Tier" and key.name in BUILT_IN_TIERS:
+        raise Unsupported(f"the tier {key.name} is built in and cannot be deleted")
 
 
 def written(resource: Resource) -> Resource:
@@ -213,7 +216,3 @@ async def apply(client: ResourceClient, key: Key, resource: Resource) -> None:
         except AlreadyExists:  # somebody was quicker
             if not tries_left:
                 raise
-
-
-def key_named(kind: str, name: str, namespace: str) -> Key:
-    return Key(kind, name, namespace if KINDS[kind].namespaced else "")
