@@ -7,9 +7,11 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bgp.config import SpeakerConfig
 from integration.bgpconfig import Environment
@@ -20,6 +22,7 @@ from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.datastore_source import DatastoreSource
 from integration.node.lean import collect_seldom
 from integration.node.logs import LEVELS, EventLog, LineWriter
+from integration.node.node_status import NodeStatusReporter, Views
 from integration.node.speaker_daemon import Program, run_daemon
 from integration.node.startup.start_up import StartUp, StartUpError, node_name
 
@@ -57,9 +60,10 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
             datastore, str(settings), node, environment_of(os.environ, arguments), log,
             adapt=without_kernel if program == "reflector" else as_it_is, writes_routes=program != "reflector",
         )  # fmt: skip
-        start_up = StartUp(ResourceClient(datastore), node, os.environ, log) if arguments.start_up else None
+        client = ResourceClient(datastore)
+        start_up = StartUp(client, node, os.environ, log) if arguments.start_up else None
         try:
-            return await run_node(source, start_up, log, writer)
+            return await run_node(source, client, start_up, log, writer)
         except StartUpError as error:
             raise CannotStart(str(error)) from None
         finally:
@@ -124,7 +128,9 @@ def without_kernel(config: SpeakerConfig) -> SpeakerConfig:
     return replace(config, kernel=None, originate=())
 
 
-async def run_node(source: DatastoreSource, start_up: StartUp | None, log: EventLog, writer: LineWriter) -> int:
+async def run_node(
+    source: DatastoreSource, client: ResourceClient, start_up: StartUp | None, log: EventLog, writer: LineWriter
+) -> int:
     """Until a signal. The datastore is waited for, and may go away later without harm."""
     collect_seldom()
     loop = asyncio.get_running_loop()
@@ -161,12 +167,27 @@ async def run_node(source: DatastoreSource, start_up: StartUp | None, log: Event
             log.event("speaker_stopped", cause=cause)
             return 0
         daemon = SpeakerDaemon(source, source.load(), log, writer)
+        begin(NodeStatusReporter(client, source.node, log, views_of(daemon)).run())
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon, "SIGHUP")
         return await daemon.run()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def views_of(daemon: SpeakerDaemon) -> Views:
+    def summary() -> Mapping[str, Any] | None:
+        if daemon.speaker is None:
+            return None
+        ago_s = time.time() - daemon.reconfigured_at
+        return daemon.speaker.summary(time.monotonic()) | {"reconfigured_s_ago": ago_s}
+
+    return Views(
+        summary,
+        peers=lambda: daemon.speaker.peers_view(time.monotonic()) if daemon.speaker else (),
+        routes=lambda: daemon.speaker.routes_view(which="all") if daemon.speaker else (),
+    )
 
 
 async def _node_is_there(source: DatastoreSource, log: EventLog, stopping: asyncio.Event) -> bool:

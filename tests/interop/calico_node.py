@@ -61,9 +61,11 @@ class CalicoNode(Catbird):
             if peer["state"] == "Established"
         }
 
-    def log_names(self) -> list[str]:
-        """The names of all events logged."""
-        return re.findall(r"^\S+ \w+ +(\w+)", self.log_text(), flags=re.MULTILINE)
+    def apply(self, kind: str, name: str, spec: dict[str, Any]) -> str:
+        """`catbird apply` on this node; what it prints."""
+        resource = {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        command = (sys.executable, "-m", "integration.catbird", "apply", "--datastore", self.datastore, "-f", "-")
+        return run(*self.node.command(*command), stdin=json.dumps(resource), cwd=ROOT)
 
     def add_workload(self, address: str) -> Workload:
         """A namespace behind a cali interface, with a host route as Felix makes it."""
@@ -139,6 +141,9 @@ class Store:
 
     def put_text(self, key: Key, text: str) -> None:
         self.server.ctl("put", etcd_path(key), text)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return json.loads(self.server.ctl("get", "--print-value-only", etcd_path(Key(kind, name))))  # type: ignore[no-any-return]
 
     def delete(self, kind: str, name: str, namespace: str = "") -> None:
         assert self.server.ctl("del", etcd_path(Key(kind, name, namespace))).strip() == "1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -11,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from integration.resources.keys import Key, etcd_path
+from integration.resources.keys import Key
 from tests.interop.bird import Bird
 from tests.interop.calico_node import CalicoNode, Store, Workload, store_on
 from tests.interop.router import Announcement, PeerSpec, holds_for, until
@@ -97,7 +97,7 @@ def test_neighbours_come_change_and_go_live_and_no_packet_is_lost(cluster: Clust
     before = cluster.standing()
     with cluster.workloads[0].stream_to(cluster.workloads[1]) as stream:
         peer = {"node": "n1", "peerIP": tor.node.ipv4, "asNumber": 65000}
-        cluster.store.put("BGPPeer", "tor", peer)
+        assert "1 'BGPPeer'" in one.apply("BGPPeer", "tor", peer)
         name = f"Node_{tor.node.ipv4.replace('.', '_')}"
         until(lambda: one.states().get(name) == "Established", "the new neighbour is up")
         until(lambda: "192.0.2.0/24" in one.routes("ipv4"), "its routes are there")
@@ -162,8 +162,32 @@ def test_a_node_that_nobody_has_written_joins(cluster: Cluster) -> None:
     name = f"Mesh_{fresh.node.ipv4.replace('.', '_')}"
     until(lambda: cluster.one.states().get(name) == "Established", "the others have it as a neighbour")
     until(lambda: "10.244.2.0/26" in fresh.routes("ipv4"), "it has their routes")
-    stored = cluster.store.server.ctl("get", "--print-value-only", etcd_path(Key("Node", fresh.name)))
-    assert json.loads(stored)["spec"]["bgp"]["ipv4Address"] == f"{fresh.node.ipv4}/24"
+    assert cluster.store.get("Node", fresh.name)["spec"]["bgp"]["ipv4Address"] == f"{fresh.node.ipv4}/24"
+
+
+def test_a_node_reports_its_status_to_who_asks(cluster: Cluster) -> None:
+    until(lambda: whole(cluster), "the mesh of three is whole")
+    classes = ["Agent", "BGP", "Routes"]
+    cluster.store.put("CalicoNodeStatus", "one", {"node": "n1", "classes": classes, "updatePeriodSeconds": 1})
+
+    def status() -> dict[str, Any]:
+        return dict(cluster.store.get("CalicoNodeStatus", "one").get("status", {}))
+
+    until(lambda: status().get("bgp", {}).get("numberEstablishedV4") == 2, "both sessions are reported")
+    told = status()
+    agent = told["agent"]["birdV4"]
+    assert (agent["state"], agent["routerID"]) == ("Ready", "10.77.0.1")
+    assert agent["version"].startswith("catbird-")
+    assert {(peer["peerIP"], peer["type"], peer["state"]) for peer in told["bgp"]["peersV4"]} == {
+        ("10.77.0.2", "NodeMesh", "Established"),
+        ("10.77.0.3", "NodeMesh", "Established"),
+    }
+    (route,) = [route for route in told["routes"]["routesV4"] if route["destination"] == "10.244.2.0/26"]
+    assert (route["type"], route["gateway"], route["learnedFrom"]) == (
+        "FIB", "10.77.0.2", {"sourceType": "NodeMesh", "peerIP": "10.77.0.2"},
+    )  # fmt: skip
+    cluster.two.kill()
+    until(lambda: status()["bgp"]["numberNotEstablishedV4"] == 1, "the dead neighbour is reported")
 
 
 def test_a_peer_behind_a_gateway_has_a_route_as_long_as_it_is_wanted(cluster: Cluster) -> None:
