@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -193,7 +194,7 @@ def test_get_tells_what_is_missing_and_shows_the_rest(catbird: Commands) -> None
 
 def test_every_kind_that_people_write_goes_in_and_comes_out(catbird: Commands) -> None:
     text = EVERY_KIND.read_text()
-    written = [one.value for one in load_all(text)]
+    written: list[dict[str, Any]] = [one.value for one in load_all(text) if one.value]
     done = catbird("apply", "-f", "-", stdin=text)
     assert (done.out, done.err) == (f"Successfully applied {len(written)} resource(s)\n", "")
     for one in written:
