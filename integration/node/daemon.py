@@ -82,6 +82,16 @@ class SpeakerDaemon:
         return 0
 
     @property
+    def speaker(self) -> Speaker | None:
+        """None until it has started."""
+        return self._speaker if self._is_listening else None
+
+    @property
+    def reconfigured_at(self) -> float:
+        """Seconds since the epoch."""
+        return self._reloads.last_success_at
+
+    @property
     def is_stopping(self) -> bool:
         return self._stop_wanted.is_set()
 
@@ -128,6 +138,7 @@ class SpeakerDaemon:
                 not_ready=self._why_not_ready,
                 lag=self._lag,
                 reloads=self._reloads,
+                config=self._source.numbers,
                 version=VERSION,
             )
         )

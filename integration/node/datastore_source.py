@@ -13,6 +13,7 @@ from integration.datastore.errors import DatastoreError
 from integration.datastore.syncer import Status, Syncer, Update
 from integration.node.control import ReloadRefused
 from integration.node.logs import EventLog
+from integration.node.static_routes import StaticRoutes
 from integration.resources.keys import Key
 
 # Of the time that changes cost, one after the other, so much goes by between two: a storm is taken in few bites.
@@ -32,6 +33,7 @@ class DatastoreSource:
         environment: Environment,
         log: EventLog,
         adapt: Callable[[SpeakerConfig], SpeakerConfig] = lambda config: config,
+        writes_routes: bool = True,
     ) -> None:
         self.where = f"{where}, node {node}"
         self.node = node
@@ -46,6 +48,7 @@ class DatastoreSource:
         self._has_changed = asyncio.Event()
         self._causes: dict[Key, None] = {}
         self._unreadable: dict[Key, Problem] = {}
+        self._static_routes = StaticRoutes(log) if writes_routes else None
         self._lost = ""
         self._loaded_at = self._rested_at = 0.0
         self.config: NodeConfig | None = None
@@ -94,6 +97,8 @@ class DatastoreSource:
             )
         self.config = self._state.config()
         self._report(self.config)
+        if self._static_routes is not None:
+            self._static_routes.put(self.config.static_routes)
         return self._adapt(self.config.speaker)
 
     async def changed(self) -> str:
@@ -122,6 +127,14 @@ class DatastoreSource:
             "datastore_lost": self._lost or None,
             "problems": [str(problem) for problem in self.problems],
             "sources": {peer["name"]: peer["from"] for peer in peers},
+        }
+
+    def numbers(self) -> dict[str, float]:
+        """For the metrics."""
+        return {
+            "resource_problems": len(self.problems),
+            "datastore_in_sync": self.in_sync.is_set(),
+            "datastore_reachable": not self._lost,
         }
 
     def _report(self, config: NodeConfig) -> None:

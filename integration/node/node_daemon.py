@@ -6,21 +6,25 @@ import argparse
 import asyncio
 import os
 import signal
-import socket
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bgp.config import SpeakerConfig
 from integration.bgpconfig import Environment
-from integration.datastore.api import Datastore
+from integration.datastore.client import ResourceClient
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import load_settings, open_datastore
-from integration.node.daemon import SpeakerDaemon
+from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.datastore_source import DatastoreSource
 from integration.node.lean import collect_seldom
 from integration.node.logs import LEVELS, EventLog, LineWriter
+from integration.node.node_status import NodeStatusReporter, Views
 from integration.node.speaker_daemon import Program, run_daemon
+from integration.node.startup.start_up import StartUp, StartUpError, node_name
 
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "node": (
@@ -37,7 +41,7 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
 }
 SETTINGS_HELP = (
     "environment: Calico's variables (DATASTORE_TYPE, ETCD_ENDPOINTS, ETCD_…_FILE, KUBECONFIG, NODENAME, "
-    "CALICO_ROUTER_ID, NAMESPACE, USE_POD_CIDR …)"
+    "IP, IP6, IP_AUTODETECTION_METHOD, AS, CALICO_IPV4POOL_CIDR, CALICO_ROUTER_ID, NAMESPACE, USE_POD_CIDR …)"
 )
 
 
@@ -54,10 +58,14 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
     async def run(log: EventLog, writer: LineWriter) -> int:
         source = DatastoreSource(
             datastore, str(settings), node, environment_of(os.environ, arguments), log,
-            adapt=without_kernel if program == "reflector" else as_it_is,
+            adapt=without_kernel if program == "reflector" else as_it_is, writes_routes=program != "reflector",
         )  # fmt: skip
+        client = ResourceClient(datastore)
+        start_up = StartUp(client, node, os.environ, log) if arguments.start_up else None
         try:
-            return await run_node(source, datastore, log, writer)
+            return await run_node(source, client, start_up, log, writer)
+        except StartUpError as error:
+            raise CannotStart(str(error)) from None
         finally:
             await datastore.close()
 
@@ -83,6 +91,12 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
         "--node", default="", metavar="NAME", help="the Node that this is; default: NODENAME, else the host's name"
     )
     parser.add_argument(
+        "--no-start-up",
+        dest="start_up",
+        action="store_false",
+        help="write neither our Node (IP, IP6, IP_AUTODETECTION_METHOD, AS …) nor default pools: somebody else has",
+    )
+    parser.add_argument(
         "--control", default="/run/catbird/speaker.sock", metavar="PATH", help="socket for `catbird show`"
     )
     parser.add_argument(
@@ -91,11 +105,6 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
     return parser.parse_args(argv)
-
-
-def node_name(environment: Mapping[str, str]) -> str:
-    """As calico-node: NODENAME, HOSTNAME, else the host's own name; lower case, as Kubernetes has it."""
-    return (environment.get("NODENAME") or environment.get("HOSTNAME") or socket.gethostname()).strip().lower()
 
 
 def environment_of(variables: Mapping[str, str], arguments: argparse.Namespace) -> Environment:
@@ -119,7 +128,9 @@ def without_kernel(config: SpeakerConfig) -> SpeakerConfig:
     return replace(config, kernel=None, originate=())
 
 
-async def run_node(source: DatastoreSource, datastore: Datastore, log: EventLog, writer: LineWriter) -> int:
+async def run_node(
+    source: DatastoreSource, client: ResourceClient, start_up: StartUp | None, log: EventLog, writer: LineWriter
+) -> int:
     """Until a signal. The datastore is waited for, and may go away later without harm."""
     collect_seldom()
     loop = asyncio.get_running_loop()
@@ -139,18 +150,44 @@ async def run_node(source: DatastoreSource, datastore: Datastore, log: EventLog,
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
-    following = asyncio.create_task(source.run(), name="follow the datastore")
-    following.add_done_callback(lambda task: _told_end(task, log))
+    tasks: list[asyncio.Task[None]] = []
+
+    def begin(work: Coroutine[None, None, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+        tasks[-1].add_done_callback(lambda task: _told_end(task, log))
+
     try:
+        if start_up is not None:
+            if not await _first_of(start_up.run(), stopping):
+                log.event("speaker_stopped", cause=cause)
+                return 0
+            begin(start_up.monitor())
+        begin(source.run())
         if not await _first_of(source.in_sync.wait(), stopping) or not await _node_is_there(source, log, stopping):
             log.event("speaker_stopped", cause=cause)
             return 0
         daemon = SpeakerDaemon(source, source.load(), log, writer)
+        begin(NodeStatusReporter(client, source.node, log, views_of(daemon)).run())
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon, "SIGHUP")
         return await daemon.run()
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def views_of(daemon: SpeakerDaemon) -> Views:
+    def summary() -> Mapping[str, Any] | None:
+        if daemon.speaker is None:
+            return None
+        ago_s = time.time() - daemon.reconfigured_at
+        return daemon.speaker.summary(time.monotonic()) | {"reconfigured_s_ago": ago_s}
+
+    return Views(
+        summary,
+        peers=lambda: daemon.speaker.peers_view(time.monotonic()) if daemon.speaker else (),
+        routes=lambda: daemon.speaker.routes_view(which="all") if daemon.speaker else (),
+    )
 
 
 async def _node_is_there(source: DatastoreSource, log: EventLog, stopping: asyncio.Event) -> bool:
@@ -172,6 +209,8 @@ async def _first_of(work: object, stopping: asyncio.Event) -> bool:
     done = task.done() and not stopping.is_set()
     for one in (task, stop):
         one.cancel()
+    if done:
+        task.result()  # raises what the work raised
     return done
 
 
@@ -183,7 +222,5 @@ def _told_end(task: asyncio.Task[None], log: EventLog) -> None:
 
 
 def _fail(program: str, text: str) -> int:
-    import sys
-
     print(f"catbird {program}: {text}", file=sys.stderr)
     return 1

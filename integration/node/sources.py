@@ -26,6 +26,10 @@ class ConfigSource(Protocol):
         """What was loaded last is in force."""
         ...
 
+    def numbers(self) -> dict[str, float]:
+        """Gauges, by name without `catbird_`."""
+        ...
+
     def view(self) -> dict[str, Any]:
         """More for `catbird show config`."""
         ...
@@ -50,6 +54,9 @@ class FileSource:
 
     def applied(self) -> None:
         pass
+
+    def numbers(self) -> dict[str, float]:
+        return {}
 
     def view(self) -> dict[str, Any]:
         return {}

@@ -48,7 +48,7 @@ class EtcdSettings:
     key: bytes = field(default=b"", repr=False)
     request_s: float = 10.0
     # How long a watch goes on trying by itself before it is Unavailable.
-    bridged_s: float = 30.0
+    bridged_s: float = 3.0
 
 
 def read_pem(path: str) -> bytes:
