@@ -105,7 +105,7 @@ def plan(
     """
     if not files:
         raise typer.BadParameter("say -f FILE")
-    from integration.cli.plan_text import plan_lines
+    from integration.cli.plan_text import plan_json, plan_lines
     from integration.cli.planning import plan_documents
     from integration.cli.stores import with_client
 
@@ -116,12 +116,11 @@ def plan(
         config,
         lambda client: plan_documents(client.datastore, documents, nodes or [], environment, deleted=deleted),
     )
-    if output is Format.table:
-        for line in plan_lines(resources, planned):
-            print(line)
+    if output is Format.yaml:
+        put({"resources": [one.to_json() for one in resources], "nodes": [one.to_json() for one in planned]}, output)
     else:
-        view = {"resources": [one.to_json() for one in resources], "nodes": [one.to_json() for one in planned]}
-        put(view, output)
+        for line in (plan_lines if output is Format.table else plan_json)(resources, planned):
+            print(line, flush=True)
     if any(one.action == "refused" for one in resources):
         raise Failed
 

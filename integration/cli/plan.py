@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from bgp.config import OriginateConfig, PeerConfig, RouteSource, SpeakerConfig
@@ -46,67 +46,57 @@ class RoutesPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """Prefixes that a node would originate newly, otherwise, or no more."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One node. `is_gone`: its Node would not exist any more; then its speaker keeps the configuration it has."""
+    """One node; holds no configuration, for in a mesh those of all nodes fill no memory.
 
-    before: NodeConfig
-    after: NodeConfig
+    `is_gone`: its Node would not exist any more; then its speaker keeps the configuration it has. `held_down`: peers
+    that stay, but whose sessions would end and not come back by themselves.
+    """
+
+    node: str
     is_gone: bool = False
-    changes: tuple[Change, ...] = ()
+    peers_added: tuple[dict[str, Any], ...] = ()
+    peers_removed: tuple[dict[str, Any], ...] = ()
     resets: tuple[str, ...] = ()
-    held_down: tuple[str, ...] = ()  # peers that stay, but whose sessions would end and not come back by themselves
-    routes: tuple[RoutesPlan, ...] = field(default=())
-
-    @property
-    def node(self) -> str:
-        return self.after.node
+    held_down: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    originate: Moved = Moved()
+    routes: tuple[RoutesPlan, ...] = ()
+    new_problems: tuple[Problem, ...] = ()
+    solved_problems: tuple[Problem, ...] = ()
 
     @property
     def is_quiet(self) -> bool:
-        return not (self.is_gone or self.changes or self.routes or self.new_problems or self.solved_problems)
-
-    @property
-    def originates(self) -> tuple[list[str], list[str], list[str]]:
-        """Appearing, changing, disappearing."""
-        old, new = ({str(one.network): one for one in each.speaker.originate} for each in (self.before, self.after))
-        return (
-            [prefix for prefix in new if prefix not in old],
-            [prefix for prefix in new if prefix in old and old[prefix] != new[prefix]],
-            [prefix for prefix in old if prefix not in new],
-        )
-
-    @property
-    def new_problems(self) -> list[Problem]:
-        return [one for one in self.after.problems if one not in self.before.problems]
-
-    @property
-    def solved_problems(self) -> list[Problem]:
-        return [one for one in self.before.problems if one not in self.after.problems]
-
-    def peers(self, effect: Literal["added", "removed"]) -> list[dict[str, Any]]:
-        names = {change.peer for change in self.changes if change.field == "peer" and effect in change.effects}
-        config = self.after if effect == "added" else self.before
-        shown = ("name", "address", "port", "remote_asn", "from")
-        told = [report.to_json() for report in config.peers if report.config.name in names]
-        return [{name: peer[name] for name in shown} for peer in told]
+        return self == NodePlan(self.node)
 
     def to_json(self) -> dict[str, Any]:
-        appearing, changing, disappearing = self.originates
         return {
             "node": self.node,
             "node_gone": self.is_gone,
-            "peers_added": self.peers("added"),
-            "peers_removed": self.peers("removed"),
+            "peers_added": list(self.peers_added),
+            "peers_removed": list(self.peers_removed),
             "sessions_reset": list(self.resets),
             "sessions_held_down": list(self.held_down),
             "changes": [
                 {"peer": one.peer, "field": one.field, "old": one.old, "new": one.new, "effects": list(one.effects)}
                 for one in self.changes
-                if one.field != "peer"
             ],
-            "originate": {"added": appearing, "changed": changing, "removed": disappearing},
+            "originate": {
+                "added": list(self.originate.added),
+                "changed": list(self.originate.changed),
+                "removed": list(self.originate.removed),
+            },
             "routes": [
-                {"peer": one.peer, "added": one.added, "changed": one.changed, "removed": one.removed}
+                {"peer": one.peer, "added": list(one.added), "changed": list(one.changed), "removed": list(one.removed)}
                 for one in self.routes
             ],
             "problems": {
@@ -138,20 +128,42 @@ def plan_node(
         state.apply(key, resource)
     own = Key("Node", node)
     if own not in state.snapshot.by_kind["Node"]:
-        return NodePlan(before, before, is_gone=own in snapshot.by_kind["Node"])
+        return NodePlan(node, is_gone=own in snapshot.by_kind["Node"])
     after = state.config()
     if after is before:
-        return NodePlan(before, after)
+        return NodePlan(node)
     changes = differences(before.speaker, after.speaker)
     kept = pair_peers(before.speaker.peers, after.speaker.peers).kept
     running = [(old, new) for old, new in kept if old.shutdown is None]
     return NodePlan(
-        before=before,
-        after=after,
-        changes=tuple(changes),
+        node,
+        peers_added=peers_that("added", changes, after),
+        peers_removed=peers_that("removed", changes, before),
         resets=resets(changes, [new for _, new in running if new.shutdown is None]),
         held_down=tuple(new.name for _, new in running if new.shutdown is not None),
+        # Peers that come and go, and what is originated, are told in detail above and below.
+        changes=tuple(change for change in changes if change.field not in ("peer", "originate")),
+        originate=originated(before, after),
         routes=tuple(routes(before.speaker, after.speaker)),
+        new_problems=tuple(one for one in after.problems if one not in before.problems),
+        solved_problems=tuple(one for one in before.problems if one not in after.problems),
+    )
+
+
+def peers_that(
+    effect: Literal["added", "removed"], changes: Iterable[Change], config: NodeConfig
+) -> tuple[dict[str, Any], ...]:
+    names = {change.peer for change in changes if change.field == "peer" and effect in change.effects}
+    told = (report.to_json() for report in config.peers if report.config.name in names)
+    return tuple({name: peer[name] for name in ("name", "address", "port", "remote_asn", "from")} for peer in told)
+
+
+def originated(before: NodeConfig, after: NodeConfig) -> Moved:
+    old, new = ({str(one.network): one for one in each.speaker.originate} for each in (before, after))
+    return Moved(
+        tuple(prefix for prefix in new if prefix not in old),
+        tuple(prefix for prefix in new if prefix in old and old[prefix] != new[prefix]),
+        tuple(prefix for prefix in old if prefix not in new),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bgp.reconfigure import EFFECTS, Change
-from integration.cli.plan import NodePlan, ResourcePlan
+from integration.cli.plan import Moved, NodePlan, ResourcePlan, RoutesPlan
 
 NAMED = 5  # of many peers or prefixes; `-o json` has all
 ACTIONS = {
@@ -18,37 +19,55 @@ ACTIONS = {
 }
 
 
-def plan_lines(resources: Sequence[ResourcePlan], nodes: Sequence[NodePlan]) -> Iterator[str]:
+def plan_lines(resources: Sequence[ResourcePlan], nodes: Iterable[NodePlan]) -> Iterator[str]:
     for resource in resources:
         why = f": {'; '.join(resource.why)}" if resource.why else ""
         yield f"{resource.key} {ACTIONS[resource.action]}{why}"
+    quiet = []
     for node in nodes:
-        if not node.is_quiet:
-            yield ""
-            yield f"node {node.node}:"
-            yield from (f"  {line}" for line in _node_lines(node))
-    quiet = [node.node for node in nodes if node.is_quiet]
+        if node.is_quiet:
+            quiet.append(node.node)
+            continue
+        yield ""
+        yield f"node {node.node}:"
+        yield from (f"  {line}" for line in _node_lines(node))
     if quiet:
         yield ""
         yield f"nothing changes on {_counted(quiet, 'node')}"
+
+
+def plan_json(resources: Sequence[ResourcePlan], nodes: Iterable[NodePlan]) -> Iterator[str]:
+    """One object, a line for each resource and node."""
+    yield '{"resources": ['
+    yield from _items(one.to_json() for one in resources)
+    yield '], "nodes": ['
+    yield from _items(one.to_json() for one in nodes)
+    yield "]}"
+
+
+def _items(values: Iterable[Any]) -> Iterator[str]:
+    comma = " "
+    for value in values:
+        yield comma + json.dumps(value, ensure_ascii=False)
+        comma = ","
 
 
 def _node_lines(plan: NodePlan) -> Iterator[str]:
     if plan.is_gone:
         yield "its Node would be gone: the speaker keeps the configuration it has"
         return
-    for sign, moved in (("-", plan.peers("removed")), ("+", plan.peers("added"))):
+    for sign, moved in (("-", plan.peers_removed), ("+", plan.peers_added)):
         yield from (f"{sign} peer {_peer(peer)}" for peer in moved)
     if plan.resets:
         yield f"! {_counted(plan.resets, 'session')} would be reset"
     if plan.held_down:
         yield f"! {_counted(plan.held_down, 'session')} would go down and be held down"
     yield from _changes(plan.changes)
-    for sign, prefixes in zip("+~-", plan.originates, strict=True):
+    for sign, prefixes in zip("+~-", _parts(plan.originate), strict=True):
         yield from (f"{sign} originates {prefix}" for prefix in prefixes)
     alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for each in plan.routes:
-        alike.setdefault(each.delta, []).append(each.peer)
+        alike.setdefault(_parts(each), []).append(each.peer)
     for delta, peers in alike.items():
         parts = [f"{sign} {_shortened(prefixes)}" for sign, prefixes in zip("+~-", delta, strict=True) if prefixes]
         yield f"{'  '.join(parts)}  announced to {_shortened(peers)}"
@@ -56,13 +75,14 @@ def _node_lines(plan: NodePlan) -> Iterator[str]:
     yield from (f"solved: {problem}" for problem in plan.solved_problems)
 
 
+def _parts(moved: Moved | RoutesPlan) -> tuple[tuple[str, ...], ...]:
+    return moved.added, moved.changed, moved.removed
+
+
 def _changes(changes: Iterable[Change]) -> Iterator[str]:
     """Peers with one change in common have one line."""
     alike: dict[tuple[Any, ...], list[str]] = {}
     for one in changes:
-        # What is originated and who the peers are is told in lines of its own.
-        if one.field in ("peer", "originate"):
-            continue
         key = (one.peer is None, one.field, one.old, one.new, one.effects)
         alike.setdefault(key, []).append(one.peer or "")
     for (is_speaker, field, old, new, effects), peers in alike.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from integration.bgpconfig import Environment
@@ -27,8 +27,8 @@ async def plan_documents(
     environment: Environment,
     *,
     deleted: bool = False,
-) -> tuple[list[ResourcePlan], list[NodePlan]]:
-    """What applying (deleting) the documents would do to them, and to these nodes (to all, if none is named).
+) -> tuple[list[ResourcePlan], Iterator[NodePlan]]:
+    """What applying (deleting) the documents would do to them, and to these nodes (to all, if none is named); the nodes are worked out one by one.
 
     Failed if a node that is named exists neither before nor afterwards.
     """
@@ -46,7 +46,7 @@ async def plan_documents(
     # What this process is told by its environment of the one node it might stand on says nothing of the others.
     router_id = environment.router_id if environment.router_id == "hash" else ""
     everywhere = replace(environment, kubernetes_node="", router_id=router_id)
-    return resources, [plan_node(node, snapshot, updates, everywhere) for node in nodes or known]
+    return resources, (plan_node(node, snapshot, updates, everywhere) for node in nodes or known)
 
 
 async def _application(datastore: Datastore, job: Job) -> tuple[ResourcePlan, list[Update]]:
