@@ -21,7 +21,15 @@ def run_speaker(argv: list[str], program: Literal["speaker", "reflector"] = "spe
 
 
 def run_reflector(argv: list[str]) -> int:
+    if any(argument.startswith("--datastore") for argument in argv):
+        return run_node(argv, "reflector")
     return run_speaker(argv, "reflector")
+
+
+def run_node(argv: list[str], program: Literal["node", "reflector"] = "node") -> int:
+    from integration.node.node_daemon import main as node
+
+    return node(argv, program)
 
 
 def run_demo(argv: list[str]) -> int:
@@ -30,10 +38,11 @@ def run_demo(argv: list[str]) -> int:
     return demo(argv)
 
 
-PROGRAMS = {"speaker": run_speaker, "reflector": run_reflector, "demo": run_demo}
+PROGRAMS = {"speaker": run_speaker, "reflector": run_reflector, "node": run_node, "demo": run_demo}
 PROGRAM_HELP = {
     "speaker": "Run a BGP speaker in the foreground: catbird speaker -c FILE.toml",
     "reflector": "Run a BGP route reflector in the foreground: catbird reflector -c FILE.toml",
+    "node": "Run the BGP speaker of a Calico node from its datastore: catbird node --datastore URL",
     "demo": "Build three nodes and a router in network namespaces and watch routes spread (root).",
 }
 

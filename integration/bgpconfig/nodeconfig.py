@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,18 @@ class Environment:
     workload_interfaces: tuple[str, ...] = ("cali*",)
     control: str = "/run/catbird/speaker.sock"
     metrics: str | None = None
+
+    @classmethod
+    def of_variables(cls, variables: Mapping[str, str], **others: Any) -> Environment:
+        """What calico-node's environment variables say."""
+        return cls(
+            router_id=variables.get("CALICO_ROUTER_ID", ""),
+            secret_namespace=variables.get("NAMESPACE") or "kube-system",
+            cluster_ips=variables.get("CALICO_ADVERTISE_CLUSTER_IPS", ""),
+            kubernetes_node=variables.get("CALICO_K8S_NODE_REF", ""),
+            uses_pod_cidr=variables.get("USE_POD_CIDR", "").lower() in ("true", "1", "t"),
+            **others,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from integration.cli import config_text, peers, routes, status
+from integration.cli import config_text, node_commands, peers, resource_commands, routes, status
 from integration.cli.client import DEFAULT_SOCKET, SpeakerClient, SpeakerError
 from integration.cli.columns import visible
+from integration.cli.outcome import Failed
 from integration.version import VERSION
 
 EPILOG = """
@@ -37,6 +38,10 @@ Examples:
   catbird show routes --peer tor1 --received      what it announced, before policy
 
   catbird peer tor1 shutdown "moving to rack 7"   the other side sees the text
+
+  catbird apply -f peers.yaml                     resources into the datastore
+
+  catbird get bgppeers                            what is there
 """
 
 
@@ -77,10 +82,8 @@ app = typer.Typer(
 )
 show = typer.Typer(help="Show what a running speaker knows.", no_args_is_help=True)
 app.add_typer(show, name="show")
-
-
-class Failed(Exception):
-    """Said already; the exit code is 1."""
+resource_commands.add_to(app)
+node_commands.add_to(app)
 
 
 @dataclass(frozen=True, slots=True)

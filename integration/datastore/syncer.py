@@ -72,6 +72,7 @@ class Followed:
     is_in_sync: bool = False
     errors: int = 0  # in a row
     is_lost: bool = False
+    is_away: bool = False  # it did not answer at all
 
 
 class Syncer:
@@ -103,6 +104,13 @@ class Syncer:
             for at in range(0, len(gone), UPDATES_AT_ONCE):
                 self._sink.updates(gone[at : at + UPDATES_AT_ONCE])
 
+    def forget(self) -> None:
+        """What was told: `run` begins with lists again, and tells all of them. After `run` has ended."""
+        self._pending.clear()
+        for followed in self._followed:
+            followed.told.clear()
+            followed.revision = ""
+
     # --- one kind ---------------------------------------------------------------------------------------------------
 
     async def _follow(self, followed: Followed) -> None:
@@ -115,6 +123,9 @@ class Syncer:
                     followed.revision = listing.revision
                     self._answered(followed)
                     self._in_sync(followed)
+                elif followed.is_away:
+                    await self._datastore.check()  # a watch on which nothing happens does not say that it stands
+                    self._answered(followed)
                 await self._watch(followed)
             except RevisionGone:
                 followed.revision = ""
@@ -129,6 +140,7 @@ class Syncer:
                 if (followed.errors + 1) % ERRORS_PER_REVISION == 0 and not isinstance(error, Unavailable):
                     followed.revision = ""
                 self._lost(followed, error)
+                followed.is_away = isinstance(error, Unavailable)
                 await self._pause(followed)
 
     async def _pause(self, followed: Followed) -> None:
@@ -196,7 +208,7 @@ class Syncer:
     def _answered(self, followed: Followed) -> None:
         followed.errors = 0
         if followed.is_lost:
-            followed.is_lost = False
+            followed.is_lost = followed.is_away = False
             if self._lost_at is not None and not any(one.is_lost for one in self._followed):
                 after_s = asyncio.get_running_loop().time() - self._lost_at
                 self._lost_at = None

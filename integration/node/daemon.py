@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from bgp.config import SpeakerConfig
 from bgp.io.server import SpeakerServer
 from bgp.speaker import Speaker
-from bgp.toml import ConfigError, config_to_dict, load
-from integration.node.config_file import POLL_S, ConfigFile
+from bgp.toml import ConfigError, config_to_dict
 from integration.node.control import ControlApi, ReloadRefused, Surroundings
 from integration.node.local_ports import LocalPorts
 from integration.node.logs import EventLog, LineWriter, timestamp
 from integration.node.loop_lag import LoopLag
 from integration.node.metrics import Monitor, ReloadCounts, Sources
 from integration.node.sockets import CannotListen, why_not_bound
+from integration.node.sources import ConfigSource
 from integration.node.stopping import finish
 from integration.version import VERSION
 from reflector.rules import reflection_of
@@ -34,10 +34,10 @@ class CannotStart(Exception):
 
 
 class SpeakerDaemon:
-    """One run of `catbird speaker`. Make it and use it inside the event loop."""
+    """One run of the speaker, wherever its configuration comes from. Make it and use it inside the event loop."""
 
-    def __init__(self, path: str, config: SpeakerConfig, log: EventLog, writer: LineWriter) -> None:
-        self._path = path
+    def __init__(self, source: ConfigSource, config: SpeakerConfig, log: EventLog, writer: LineWriter) -> None:
+        self._source = source
         self._config = config
         self._log = log
         self._writer = writer
@@ -47,14 +47,12 @@ class SpeakerDaemon:
         self._reload_cause = ""
         self._reload_wanted = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._file = ConfigFile(path)
         self._refused: dict[str, str] | None = None
         self._reloads = ReloadCounts(last_success_at=self._started_at)
         self._lag = LoopLag(lambda lag_s: log.event("loop_lag", late_s=round(lag_s, 3)))
         self._kernel: KernelSeat | None = None
         self._is_listening = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._file.mark_loaded()
 
     async def run(self) -> int:
         """Until stop(); returns the exit code. Raises CannotListen or CannotStart."""
@@ -76,10 +74,22 @@ class SpeakerDaemon:
             pid=os.getpid(),
             version=VERSION,
         )
-        self._start_tasks(self._lag.run(), self._watch_file(), self._reload_when_asked(), self._freeze_when_converged())
+        self._start_tasks(
+            self._lag.run(), self._watch_source(), self._reload_when_asked(), self._freeze_when_converged()
+        )
         await self._stop_wanted.wait()
         await self._stop()
         return 0
+
+    @property
+    def speaker(self) -> Speaker | None:
+        """None until it has started."""
+        return self._speaker if self._is_listening else None
+
+    @property
+    def reconfigured_at(self) -> float:
+        """Seconds since the epoch."""
+        return self._reloads.last_success_at
 
     @property
     def is_stopping(self) -> bool:
@@ -128,6 +138,7 @@ class SpeakerDaemon:
                 not_ready=self._why_not_ready,
                 lag=self._lag,
                 reloads=self._reloads,
+                config=self._source.numbers,
                 version=VERSION,
             )
         )
@@ -198,11 +209,9 @@ class SpeakerDaemon:
         self._reload_cause = cause
         self._reload_wanted.set()
 
-    async def _watch_file(self) -> None:
+    async def _watch_source(self) -> None:
         while True:
-            await asyncio.sleep(POLL_S)
-            if self._file.has_settled_change():
-                self.reload_soon("file changed")
+            self.reload_soon(await self._source.changed())
 
     async def _reload_when_asked(self) -> None:
         while True:
@@ -214,11 +223,10 @@ class SpeakerDaemon:
                 pass  # logged, counted, and shown by `catbird show config`
 
     async def reload(self, cause: str) -> str:
-        """Read the file and apply what differs; say what that was. Raises ReloadRefused: the old one goes on."""
+        """Read the source and apply what differs; say what that was. Raises ReloadRefused: the old one goes on."""
         async with self._reloading:
-            self._file.mark_loaded()
             try:
-                config = load(self._path)
+                config = self._source.load()
                 check_can_change(self._config, config)
                 changes = await self._apply(config)
             except (ConfigError, CannotListen, ReloadRefused, OSError) as error:
@@ -227,11 +235,12 @@ class SpeakerDaemon:
                 self._log.event("reload_failed", level="error", error=f"{type(error).__name__}: {error}")
                 raise self._refuse(cause, error) from None
             self._config = config
+            self._source.applied()
             self._refused = None
             self._reloads.successes += 1
             self._reloads.last_success_at = time.time()
         self._log.event(
-            "config_reloaded", cause=cause, file=self._path, changes=len(changes), what=changes[:10] or None
+            "config_reloaded", cause=cause, source=self._source.where, changes=len(changes), what=changes[:10] or None
         )
         return "; ".join(changes) if changes else "nothing differs from the running configuration"
 
@@ -284,7 +293,7 @@ class SpeakerDaemon:
             "not_ready": self._why_not_ready(),
             "control": self._config.control,
             "metrics": self._config.metrics,
-            "config_file": os.path.abspath(self._path),
+            "config_file": self._source.where,
             "config_loaded_at": timestamp(self._reloads.last_success_at),
             "config_refused": self._refused,
             "loop_lag_max_s": round(self._lag.recent_max_s, 4),
@@ -295,11 +304,11 @@ class SpeakerDaemon:
 
     def _config_view(self) -> dict[str, Any]:
         return {
-            "file": os.path.abspath(self._path),
+            "file": self._source.where,
             "loaded_at": timestamp(self._reloads.last_success_at),
             "refused": self._refused,
             "running": config_to_dict(self._config),
-        }
+        } | self._source.view()
 
     def _fib_counters(self) -> Mapping[str, Any]:
         return self._kernel.counters if self._kernel is not None else {}

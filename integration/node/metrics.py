@@ -29,6 +29,13 @@ PREFIX_COUNTS = {
 }
 
 
+_CONFIG_HELP = {
+    "resource_problems": "Parts of resources that are not used as written; `catbird show config` lists them.",
+    "datastore_in_sync": "1 once all resources were read.",
+    "datastore_reachable": "0 while the datastore does not answer and the last configuration stands.",
+}
+
+
 @dataclass(slots=True)
 class ReloadCounts:
     successes: int = 0
@@ -48,6 +55,7 @@ class Sources:
     not_ready: Callable[[], str]  # why not, or empty
     lag: LoopLag
     reloads: ReloadCounts
+    config: Callable[[], Mapping[str, float]]  # ConfigSource.numbers
     version: str
 
 
@@ -201,6 +209,8 @@ def _about_process(sources: Sources) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily("catbird_loop_lag_max_seconds", "The worst of the last minute.", value=lag.recent_max_s)
     yield from _about_reloads(sources.reloads)
+    for name, number in sources.config().items():
+        yield GaugeMetricFamily(f"catbird_{name}", _CONFIG_HELP[name], value=float(number))
     events = CounterMetricFamily("catbird_events", "What the log tells of, held-back lines too.", labels=["event"])
     for name, count in sources.event_counts().items():
         events.add_metric([name], count)

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Literal, TextIO
 
 from bgp.config import SpeakerConfig
@@ -20,10 +20,11 @@ from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.lean import collect_seldom
 from integration.node.logs import LEVELS, EventLog, LineWriter
 from integration.node.sockets import CannotListen
+from integration.node.sources import FileSource
 from reflector.rules import reflection_of
 
-Program = Literal["speaker", "reflector"]
-DESCRIPTIONS: dict[Program, tuple[str, str]] = {
+Program = Literal["speaker", "reflector", "node"]
+DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "speaker": (
         "Run a BGP speaker in the foreground.",
         "examples:\n  catbird speaker -c /etc/catbird/speaker.toml\n  catbird speaker -c node.toml --check",
@@ -71,7 +72,7 @@ def main(argv: Sequence[str], program: Program = "speaker") -> int:
     if arguments.check:
         print(f"{arguments.config}: ok: AS {config.asn}, {len(config.peers)} peers")
         return 0
-    return serve(arguments, config)
+    return run_daemon(arguments, lambda log, writer: _run(arguments.config, config, log, writer))
 
 
 def parse_arguments(argv: Sequence[str], program: Program = "speaker") -> argparse.Namespace:
@@ -90,13 +91,14 @@ def parse_arguments(argv: Sequence[str], program: Program = "speaker") -> argpar
     return parser.parse_args(argv)
 
 
-def serve(arguments: argparse.Namespace, config: SpeakerConfig) -> int:
+def run_daemon(arguments: argparse.Namespace, run: Callable[[EventLog, LineWriter], Coroutine[None, None, int]]) -> int:
+    """The process around a daemon: descriptors, log, exit. `arguments` has log_format and log_level."""
     _raise_file_limit()
     stderr = _open_standard_files()
     writer = LineWriter(stderr)
     log = EventLog(writer.write, log_format=arguments.log_format, level=arguments.log_level, colors=stderr.isatty())
     try:
-        code = asyncio.run(_run(arguments.config, config, log, writer))
+        code = asyncio.run(run(log, writer))
     except (CannotListen, CannotStart) as error:
         writer.close()
         code = _fail(str(error))
@@ -108,7 +110,7 @@ def serve(arguments: argparse.Namespace, config: SpeakerConfig) -> int:
 async def _run(path: str, config: SpeakerConfig, log: EventLog, writer: LineWriter) -> int:
     collect_seldom()
     loop = asyncio.get_running_loop()
-    daemon = SpeakerDaemon(path, config, log, writer)
+    daemon = SpeakerDaemon(FileSource(path), config, log, writer)
 
     def stop(name: str) -> None:
         if daemon.is_stopping:

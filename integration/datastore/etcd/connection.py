@@ -57,7 +57,7 @@ class EtcdSettings:
     cert: bytes = b""
     key: bytes = field(default=b"", repr=False)
     request_s: float = 10.0
-    bridged_s: float = 5.0
+    bridged_s: float = 3.0
 
 
 def read_pem(path: str) -> bytes:

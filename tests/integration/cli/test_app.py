@@ -160,3 +160,23 @@ def test_watch_alone_means_two_seconds() -> None:
     assert list(with_watch_seconds(["show", "peers", "--watch"])) == ["show", "peers", "--watch=2"]
     assert list(with_watch_seconds(["show", "routes", "--watch", "10.0.0.0/8"]))[2] == "--watch=2"
     assert list(with_watch_seconds(["show", "peers", "--watch", "0.5"])) == ["show", "peers", "--watch", "0.5"]
+
+
+def test_commands_import_only_what_they_need() -> None:
+    """pydantic comes with typer's own parsing of options, whatever we do; the resource models need not."""
+    heavy = "{'integration.resources.base', 'grpc', 'kubernetes', 'aiohttp', 'sqlite3', 'bgp', 'exabgp'}"
+    script = (
+        "import sys\nfrom integration.catbird import main\nmain(sys.argv[1:])\n"
+        f"print('imported', *sorted({heavy} & set(sys.modules)))"
+    )
+    for arguments, imported in (
+        (["show", "peers", "--socket", "/nowhere"], ""),
+        (["apply", "--help"], ""),
+        (["get", "nodes", "--datastore", "etcd:nonsense"], "integration.resources.base"),
+        (["get", "nodes", "--datastore", f"local:{os.devnull}/x"], "integration.resources.base sqlite3"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1].partition("imported ")[2].strip() == imported, (arguments, done.stderr)

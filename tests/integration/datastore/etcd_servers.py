@@ -22,6 +22,7 @@ class Member:
     peer_port: int
     command: list[str] = field(default_factory=list)
     log: Path = Path()
+    host: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -41,18 +42,24 @@ class Etcd:
     members: list[Member]
     scheme: str = "http"
     ctl_options: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()  # a command that runs another in the servers' network namespace
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        return tuple(f"{self.scheme}://127.0.0.1:{member.client_port}" for member in self.members)
+        return tuple(f"{self.scheme}://{member.host}:{member.client_port}" for member in self.members)
 
     def ctl(self, *command: str, member: Member | None = None, check: bool = True) -> str:
         """etcdctl, with one member or with all."""
         chosen = self.members if member is None else [member]
-        endpoints = ",".join(f"{self.scheme}://127.0.0.1:{one.client_port}" for one in chosen)
-        full = ["etcdctl", "--endpoints", endpoints, *self.ctl_options, *command]
+        endpoints = ",".join(f"{self.scheme}://{one.host}:{one.client_port}" for one in chosen)
+        full = [*self.inside, "etcdctl", "--endpoints", endpoints, *self.ctl_options, *command]
         done = subprocess.run(
-            full, capture_output=True, text=True, timeout=30, check=False, env={"ETCDCTL_API": "3", "PATH": "/usr/bin"}
+            full,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={"ETCDCTL_API": "3", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(full)}: {done.stderr}")
@@ -83,16 +90,23 @@ def free_port() -> int:
 
 @contextmanager
 def etcd(
-    directory: Path, members: int = 1, *, scheme: str = "http", options: Sequence[str] = (), ctl: Sequence[str] = ()
+    directory: Path,
+    members: int = 1,
+    *,
+    scheme: str = "http",
+    options: Sequence[str] = (),
+    ctl: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    inside: Sequence[str] = (),
 ) -> Iterator[Etcd]:
     """A cluster that is healthy. Needs Debian's etcd-server and etcd-client (tests/install_debian.sh)."""
-    made = [Member(f"m{number}", free_port(), free_port()) for number in range(members)]
-    cluster = ",".join(f"{member.name}=http://127.0.0.1:{member.peer_port}" for member in made)
+    made = [Member(f"m{number}", free_port(), free_port(), host=host) for number in range(members)]
+    cluster = ",".join(f"{member.name}=http://{host}:{member.peer_port}" for member in made)
     for member in made:
-        client, peer = f"{scheme}://127.0.0.1:{member.client_port}", f"http://127.0.0.1:{member.peer_port}"
+        client, peer = f"{scheme}://{host}:{member.client_port}", f"http://{host}:{member.peer_port}"
         member.log = directory / f"{member.name}.log"
         member.command = [
-            ETCD, "--name", member.name, "--data-dir", str(directory / member.name),
+            *inside, ETCD, "--name", member.name, "--data-dir", str(directory / member.name),
             "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", cluster, "--heartbeat-interval", "50", "--election-timeout", "500",
@@ -104,7 +118,7 @@ def etcd(
         ):
             member.command.remove("--unsafe-no-fsync")
         member.start()
-    server = Etcd(made, scheme, tuple(ctl))
+    server = Etcd(made, scheme, tuple(ctl), tuple(inside))
     try:
         server.wait_ready()
         yield server

@@ -71,7 +71,7 @@ def test_keys_and_values_are_calicos(empty: Etcd) -> None:
             await store.create(peer_key("rr"), peer("rr"))
             await store.create(Key("NetworkPolicy", "p", "ns"), policy("p", "ns"))
             await store.create(block_key("10.1.0.0/26"), block("10.1.0.0/26", "node1"))
-            await store.create(affinity_key("host:node1", "10.1.0.0/26"), {"state": "confirmed", "deleted": "false"})
+            await store.create(affinity_key("host:node1", "10.1.0.0/26"), {"state": "confirmed", "deleted": False})
 
     run(body())
     assert empty.ctl("get", "", "--prefix", "--keys-only").split() == [

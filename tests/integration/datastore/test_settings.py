@@ -30,7 +30,7 @@ ETCD = ("http://10.0.0.1:2379", "https://etcd.example:2379")
             ("etcdv3", {"etcd_endpoints": ETCD[:1]}),
         ),
         ("", {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, ("kubernetes", {})),
-        ("kubernetes:/root/kube", {}, ("kubernetes", {"kubeconfig": "/root/kube"})),
+        ("kubernetes:/etc/kubeconfig", {}, ("kubernetes", {"kubeconfig": "/etc/kubeconfig"})),
         (
             "",
             {"DATASTORE_TYPE": "kubernetes", "USE_POD_CIDR": "true", "CALICO_API_GROUP": "projectcalico.org/v3"},

@@ -27,6 +27,7 @@ def sources(peers: list[dict[str, object]], **changes: object) -> Sources:
         "not_ready": lambda: "",
         "lag": lag,
         "reloads": ReloadCounts(successes=2, failures=1, last_success_at=5.0, last_failure_at=6.0),
+        "config": lambda: {"resource_problems": 2},
         "version": "1.2.3",
     }
     return Sources(**(given | changes))  # type: ignore[arg-type]
@@ -49,6 +50,10 @@ def scrape(made: Sources) -> Samples:
 
 def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, frozenset(labels.items())]
+
+
+def test_problems_of_resources_are_a_gauge() -> None:
+    assert scrape(sources([]))["catbird_resource_problems", frozenset()] == 2
 
 
 def test_a_peer_has_state_messages_and_prefixes() -> None:

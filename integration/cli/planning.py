@@ -1,0 +1,82 @@
+"""A plan for files: what the datastore holds now, and what it would hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from integration.bgpconfig import Environment
+from integration.cli.cluster_state import snapshot_of_datastore
+from integration.cli.outcome import Failed, complain
+from integration.cli.plan import NodePlan, ResourcePlan, nodes_of, plan_node, would_be
+from integration.cli.writing import Job, jobs_of, refuse_what_is_not_ours, refuse_what_stays, written
+from integration.datastore.api import Datastore
+from integration.datastore.errors import DatastoreError, DoesNotExist, Unreadable, Unsupported
+from integration.resources.base import Model
+from integration.resources.documents import Document
+from integration.resources.keys import Key
+from integration.resources.validate import defaulted
+
+Update = tuple[Key, Model | None]
+
+
+async def plan_documents(
+    datastore: Datastore,
+    documents: Sequence[Document],
+    nodes: Sequence[str],
+    environment: Environment,
+    *,
+    deleted: bool = False,
+) -> tuple[list[ResourcePlan], Iterator[NodePlan]]:
+    """What applying (deleting) the documents would do to them, and to these nodes (to all, if none is named); the nodes are worked out one by one.
+
+    Failed if a node that is named exists neither before nor afterwards.
+    """
+    resources: list[ResourcePlan] = []
+    updates: list[Update] = []
+    for job in jobs_of(documents):
+        planned, update = await (_deletion if deleted else _application)(datastore, job)
+        resources.append(planned)
+        updates += update
+    snapshot, _ = await snapshot_of_datastore(datastore, environment.secret_namespace)
+    known = sorted({*nodes_of(snapshot), *(key.name for key, one in updates if key.kind == "Node" and one is not None)})
+    if unknown := [node for node in nodes if node not in known]:
+        complain(f"there is no Node {unknown[0]}; known are {', '.join(known) or 'none'}")
+        raise Failed
+    # What this process is told by its environment of the one node it might stand on says nothing of the others.
+    router_id = environment.router_id if environment.router_id == "hash" else ""
+    everywhere = replace(environment, kubernetes_node="", router_id=router_id)
+    return resources, (plan_node(node, snapshot, updates, everywhere) for node in nodes or known)
+
+
+async def _application(datastore: Datastore, job: Job) -> tuple[ResourcePlan, list[Update]]:
+    assert job.document is not None
+    try:
+        refuse_what_is_not_ours(job.key)
+    except Unsupported as error:
+        return ResourcePlan(job.key, "refused", (str(error),)), []
+    if problems := job.document.problems():
+        return ResourcePlan(job.key, "refused", tuple(map(str, problems))), []
+    resource = defaulted(written(job.document.resource))
+    try:
+        before = (await datastore.get(job.key)).value
+    except DoesNotExist:
+        before = None
+    except Unreadable:
+        before = {}
+    action = would_be(before, resource.to_json())
+    return ResourcePlan(job.key, action), [] if action == "unchanged" else [(job.key, resource)]
+
+
+async def _deletion(datastore: Datastore, job: Job) -> tuple[ResourcePlan, list[Update]]:
+    try:
+        refuse_what_is_not_ours(job.key)
+        refuse_what_stays(job.key)
+        await datastore.get(job.key)
+    except Unreadable:
+        pass
+    except DatastoreError as error:
+        if not isinstance(error, DoesNotExist | Unsupported):
+            raise
+        return ResourcePlan(job.key, "refused", (str(error),)), []
+    return ResourcePlan(job.key, "delete"), [(job.key, None)]

@@ -1,0 +1,226 @@
+"""`catbird node` and `catbird reflector --datastore`: the speaker of a node, configured by a datastore's resources."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bgp.config import SpeakerConfig
+from integration.bgpconfig import Environment
+from integration.datastore.client import ResourceClient
+from integration.datastore.errors import DatastoreError
+from integration.datastore.settings import load_settings, open_datastore
+from integration.node.daemon import CannotStart, SpeakerDaemon
+from integration.node.datastore_source import DatastoreSource
+from integration.node.lean import collect_seldom
+from integration.node.logs import LEVELS, EventLog, LineWriter
+from integration.node.node_status import NodeStatusReporter, Views
+from integration.node.speaker_daemon import Program, run_daemon
+from integration.node.startup.start_up import StartUp, StartUpError, node_name
+
+DESCRIPTIONS: dict[str, tuple[str, str]] = {
+    "node": (
+        "Run the BGP speaker of a Calico node in the foreground, configured by the resources of the datastore.",
+        "examples:\n"
+        "  catbird node --datastore local:/var/lib/catbird/store.db\n"
+        "  catbird node --datastore etcd:http://127.0.0.1:2379 --node worker-1\n"
+        "  DATASTORE_TYPE=kubernetes catbird node                # in a pod of a DaemonSet",
+    ),
+    "reflector": (
+        "Run the route reflector of a Node whose routeReflectorClusterID is set. It needs no kernel.",
+        "example:\n  catbird reflector --datastore etcd:http://127.0.0.1:2379 --node rr-1",
+    ),
+}
+SETTINGS_HELP = (
+    "environment: Calico's variables (DATASTORE_TYPE, ETCD_ENDPOINTS, ETCD_…_FILE, KUBECONFIG, NODENAME, "
+    "IP, IP6, IP_AUTODETECTION_METHOD, AS, CALICO_IPV4POOL_CIDR, CALICO_ROUTER_ID, NAMESPACE, USE_POD_CIDR …)"
+)
+
+
+def main(argv: Sequence[str], program: Program = "node") -> int:
+    """Exit code: 0 stopped by a signal, 1 error, said in a line, 2 usage."""
+    arguments = parse_arguments(argv, program)
+    try:
+        settings = load_settings(arguments.datastore, config_file=arguments.config)
+        datastore = open_datastore(settings)
+    except DatastoreError as error:
+        return _fail(program, str(error))
+    node = arguments.node or node_name(os.environ)
+
+    async def run(log: EventLog, writer: LineWriter) -> int:
+        source = DatastoreSource(
+            datastore, str(settings), node, environment_of(os.environ, arguments), log,
+            adapt=without_kernel if program == "reflector" else as_it_is, writes_routes=program != "reflector",
+        )  # fmt: skip
+        client = ResourceClient(datastore)
+        start_up = StartUp(client, node, os.environ, log) if arguments.start_up else None
+        try:
+            return await run_node(source, client, start_up, log, writer)
+        except StartUpError as error:
+            raise CannotStart(str(error)) from None
+        finally:
+            await datastore.close()
+
+    return run_daemon(arguments, run)
+
+
+def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace:
+    what, examples = DESCRIPTIONS[program]
+    parser = argparse.ArgumentParser(
+        prog=f"catbird {program}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{what}\nEvery change in the datastore is live at once; SIGTERM says goodbye to the peers and exits 0.",
+        epilog=f"{examples}\n\n{SETTINGS_HELP}",
+    )
+    parser.add_argument(
+        "--datastore", default="", metavar="URL",
+        help="local:PATH, etcd:URL[,URL…] or kubernetes[:KUBECONFIG]; default: as the environment says",
+    )  # fmt: skip
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a CalicoAPIConfig file with the datastore's settings"
+    )
+    parser.add_argument(
+        "--node", default="", metavar="NAME", help="the Node that this is; default: NODENAME, else the host's name"
+    )
+    parser.add_argument(
+        "--no-start-up",
+        dest="start_up",
+        action="store_false",
+        help="write neither our Node (IP, IP6, IP_AUTODETECTION_METHOD, AS …) nor default pools: somebody else has",
+    )
+    parser.add_argument(
+        "--control", default="/run/catbird/speaker.sock", metavar="PATH", help="socket for `catbird show`"
+    )
+    parser.add_argument(
+        "--metrics", default=None, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there"
+    )
+    parser.add_argument("--log-format", choices=("console", "json"), default="console")
+    parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
+    return parser.parse_args(argv)
+
+
+def environment_of(variables: Mapping[str, str], arguments: argparse.Namespace) -> Environment:
+    return Environment(
+        router_id=variables.get("CALICO_ROUTER_ID", ""),
+        secret_namespace=variables.get("NAMESPACE") or "kube-system",
+        cluster_ips=variables.get("CALICO_ADVERTISE_CLUSTER_IPS", ""),
+        kubernetes_node=variables.get("CALICO_K8S_NODE_REF", ""),
+        uses_pod_cidr=variables.get("USE_POD_CIDR", "").lower() in ("true", "1", "t"),
+        control=arguments.control,
+        metrics=arguments.metrics,
+    )
+
+
+def as_it_is(config: SpeakerConfig) -> SpeakerConfig:
+    return config
+
+
+def without_kernel(config: SpeakerConfig) -> SpeakerConfig:
+    """A reflector forwards no packet: it neither learns routes nor writes them."""
+    return replace(config, kernel=None, originate=())
+
+
+async def run_node(
+    source: DatastoreSource, client: ResourceClient, start_up: StartUp | None, log: EventLog, writer: LineWriter
+) -> int:
+    """Until a signal. The datastore is waited for, and may go away later without harm."""
+    collect_seldom()
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    daemon: SpeakerDaemon | None = None
+    cause = ""
+
+    def stop(name: str) -> None:
+        nonlocal cause
+        if stopping.is_set():
+            writer.close(0.2)
+            os._exit(1)
+        cause = name
+        stopping.set()
+        if daemon is not None:
+            daemon.stop(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    tasks: list[asyncio.Task[None]] = []
+
+    def begin(work: Coroutine[None, None, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+        tasks[-1].add_done_callback(lambda task: _told_end(task, log))
+
+    try:
+        if start_up is not None:
+            if not await _first_of(start_up.run(), stopping):
+                log.event("speaker_stopped", cause=cause)
+                return 0
+            begin(start_up.monitor())
+        begin(source.run())
+        if not await _first_of(source.in_sync.wait(), stopping) or not await _node_is_there(source, log, stopping):
+            log.event("speaker_stopped", cause=cause)
+            return 0
+        daemon = SpeakerDaemon(source, source.load(), log, writer)
+        begin(NodeStatusReporter(client, source.node, log, views_of(daemon)).run())
+        loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon, "SIGHUP")
+        return await daemon.run()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def views_of(daemon: SpeakerDaemon) -> Views:
+    def summary() -> Mapping[str, Any] | None:
+        if daemon.speaker is None:
+            return None
+        ago_s = time.time() - daemon.reconfigured_at
+        return daemon.speaker.summary(time.monotonic()) | {"reconfigured_s_ago": ago_s}
+
+    return Views(
+        summary,
+        peers=lambda: daemon.speaker.peers_view(time.monotonic()) if daemon.speaker else (),
+        routes=lambda: daemon.speaker.routes_view(which="all") if daemon.speaker else (),
+    )
+
+
+async def _node_is_there(source: DatastoreSource, log: EventLog, stopping: asyncio.Event) -> bool:
+    """Wait for our own Node; False: stopped."""
+    if not source.has_node:
+        log.event(
+            "node_missing", level="warning", node=source.node, fix=f"create the Node {source.node}, or name another"
+        )
+    while not source.has_node:
+        if not await _first_of(source.changed(), stopping):
+            return False
+    return True
+
+
+async def _first_of(work: object, stopping: asyncio.Event) -> bool:
+    """Whether the work was done before the stop."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())  # type: ignore[call-overload]
+    await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+    done = task.done() and not stopping.is_set()
+    for one in (task, stop):
+        one.cancel()
+    if done:
+        task.result()  # raises what the work raised
+    return done
+
+
+def _told_end(task: asyncio.Task[None], log: EventLog) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        log.event("task_failed", level="error", error=f"{type(error).__name__}: {error}")
+
+
+def _fail(program: str, text: str) -> int:
+    print(f"catbird {program}: {text}", file=sys.stderr)
+    return 1
