@@ -23,19 +23,12 @@ from integration.datastore.errors import (
 from integration.resources.base import Resource, ResourceError
 from integration.resources.documents import Document, DocumentProblem
 from integration.resources.keys import Key
-from integration.resources.models.policy import (
-    GlobalNetworkPolicy,
-    NetworkPolicy,
-    StagedGlobalNetworkPolicy,
-    StagedNetworkPolicy,
-)
 
 Verb = Literal["apply", "create", "replace", "delete"]
 DONE: dict[Verb, str] = {"apply": "applied", "create": "created", "replace": "replaced", "delete": "deleted"}
 KEPT_METADATA = ("name", "namespace", "resourceVersion", "labels", "annotations")  # what a person writes
 BUILT_IN_TIERS = ("default", "kube-admin", "kube-baseline")
 KUBERNETES_POLICY = "knp.default."
-TIERED = (NetworkPolicy, GlobalNetworkPolicy, StagedNetworkPolicy, StagedGlobalNetworkPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +118,12 @@ async def _one(client: ResourceClient, verb: Verb, job: Job) -> None:
     refuse_what_is_not_ours(job.key)
     if verb == "delete":
         refuse_what_stays(job.key)
-        await client.datastore.delete(job.key, revision=job.revision)
+        await client.remove(job.key, revision=job.revision)
         return
     assert job.document is not None
     resource = written(job.document.resource)
     actions: dict[Verb, Callable[[], Awaitable[object]]] = {
-        "create": lambda: create(client, resource),
+        "create": lambda: client.create(resource),
         "replace": lambda: replace(client, job.key, resource),
         "apply": lambda: apply(client, job.key, resource),
     }
@@ -155,15 +148,6 @@ def written(resource: Resource) -> Resource:
     metadata = value.get("metadata", {})
     value["metadata"] = {name: metadata[name] for name in KEPT_METADATA if name in metadata}
     return type(resource).from_json(value)
-
-
-async def create(client: ResourceClient, resource: Resource) -> None:
-    if isinstance(resource, TIERED) and (tier := resource.spec.tier) and tier not in BUILT_IN_TIERS:
-        try:
-            await client.datastore.get(Key("Tier", tier))
-        except DoesNotExist:
-            raise Unsupported(f"its tier {tier} does not exist", f"create the Tier {tier} first") from None
-    await client.create(resource)
 
 
 async def replace(client: ResourceClient, key: Key, resource: Resource) -> None:
@@ -211,7 +195,7 @@ async def apply(client: ResourceClient, key: Key, resource: Resource) -> None:
         fresh = resource.model_copy(deep=True)
         fresh.metadata.resource_version = ""
         try:
-            await create(client, fresh)
+            await client.create(fresh)
             return
         except AlreadyExists:  # somebody was quicker
             if not tries_left:

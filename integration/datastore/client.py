@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from integration.datastore.api import Datastore, Entry, Value
-from integration.datastore.errors import AlreadyExists, DoesNotExist, Invalid, UpdateConflict
-from integration.resources.base import Problem, Resource
+from integration.datastore.cluster_rules import check_create, check_delete, check_update, check_write
+from integration.datastore.errors import AlreadyExists, DoesNotExist, Invalid, Unreadable, UpdateConflict
+from integration.resources.base import Problem, Resource, ResourceError
 from integration.resources.keys import Key
 from integration.resources.kinds import KINDS, Kind
 from integration.resources.validate import defaulted, validate
 
 AnyResource = TypeVar("AnyResource", bound=Resource)
+Listed = list  # the class below has a method of that name
 TRIES = 10  # of `apply` against others that write the same resource
 
 
@@ -40,7 +42,14 @@ def _key_problems(kind: Kind, name: str, namespace: str) -> Iterator[Problem]:
 
 
 class ResourceClient:
-    """Raises DatastoreError and its kinds; Invalid before anything is written."""
+    """Raises DatastoreError and its kinds; Invalid before anything is written, Unreadable for what is not of its shape.
+
+    client = ResourceClient(datastore)
+    peer = await client.create(BGPPeer.from_json({...}))     # validated, with defaults, uid, time, resourceVersion
+    peer.spec.as_number = 65001
+    peer = await client.update(peer)                         # UpdateConflict if somebody was quicker
+    await client.delete(BGPPeer, "rack1")
+    """
 
     def __init__(self, datastore: Datastore) -> None:
         self.datastore = datastore
@@ -51,9 +60,22 @@ class ResourceClient:
     async def list(
         self, model: type[AnyResource], namespace: str | None = None, name_prefix: str = ""
     ) -> list[AnyResource]:
-        """Those that can be read."""
+        """Those that can be read: one that is broken hides no other."""
+        return (await self.listing(model, namespace, name_prefix))[0]
+
+    async def listing(
+        self, model: type[AnyResource], namespace: str | None = None, name_prefix: str = ""
+    ) -> tuple[Listed[AnyResource], Listed[Unreadable]]:
+        """Those that can be read, and what is wrong with the others."""
         listing = await self.datastore.list(model.__name__, namespace=namespace, name_prefix=name_prefix)
-        return [read(model, entry) for entry in listing.entries]
+        found: list[AnyResource] = []
+        broken = [*listing.unreadable]
+        for entry in listing.entries:
+            try:
+                found.append(read(model, entry))
+            except Unreadable as error:
+                broken.append(error)
+        return found, broken
 
     async def create(self, resource: AnyResource) -> AnyResource:
         """Written where nothing lies; the result has uid, creationTimestamp and resourceVersion."""
@@ -62,6 +84,7 @@ class ResourceClient:
             field = Problem("metadata.resourceVersion", resource.metadata.resource_version, "must be empty on create")
             raise Invalid(key, [field])
         value = self._checked(key, resource)
+        await check_create(self.datastore, key, resource)
         value["metadata"].setdefault("creationTimestamp", now_text())
         value["metadata"].setdefault("uid", str(uuid.uuid4()))
         return read(type(resource), await self.datastore.create(key, value))
@@ -82,13 +105,20 @@ class ResourceClient:
         if missing:
             raise Invalid(key, missing)
         value = self._checked(key, resource)
+        await check_update(self.datastore, key, resource)
         return read(type(resource), await self.datastore.update(key, value, revision=metadata.resource_version))
 
     async def replace(self, resource: AnyResource) -> AnyResource:
-        """`update` of what lies there, whatever its revision unless the resource says one. DoesNotExist, UpdateConflict."""
+        """`update` of what lies there, whatever its revision unless the resource says one, and though it be unreadable.
+
+        DoesNotExist, UpdateConflict.
+        """
         key = key_of(resource)
         for tries_left in reversed(range(TRIES)):
-            current = await self.datastore.get(key)
+            try:
+                current = await self.datastore.get(key)
+            except Unreadable as error:
+                current = Entry(key, {}, error.revision)
             try:
                 return await self.update(_succeeding(resource, current))
             except UpdateConflict:
@@ -117,9 +147,15 @@ class ResourceClient:
         self, model: type[AnyResource], name: str, namespace: str = "", *, revision: str = ""
     ) -> AnyResource:
         """What was there."""
-        return read(model, await self.datastore.delete(Key(model.__name__, name, namespace), revision=revision))
+        return read(model, await self.remove(Key(model.__name__, name, namespace), revision=revision))
+
+    async def remove(self, key: Key, *, revision: str = "") -> Entry:
+        """`delete` for whoever has a key, and wants to be rid also of what cannot be read."""
+        await check_delete(self.datastore, key)
+        return await self.datastore.delete(key, revision=revision)
 
     def _checked(self, key: Key, resource: Resource) -> Value:
+        check_write(key, resource)
         filled = defaulted(resource)
         problems = validate(filled)
         if problems:
@@ -144,8 +180,11 @@ def _succeeding(resource: AnyResource, current: Entry) -> AnyResource:
 
 
 def read(model: type[AnyResource], entry: Entry) -> AnyResource:
-    """Raises ResourceError if what is stored is not of the kind's shape."""
-    return model.from_json(entry.value)
+    """Raises Unreadable if what is stored is not of the kind's shape."""
+    try:
+        return model.from_json(entry.value)
+    except ResourceError as error:
+        raise Unreadable(entry.key, str(error), entry.revision) from error
 
 
 def now_text() -> str:
