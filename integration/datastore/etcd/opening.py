@@ -16,6 +16,7 @@ def open_etcd(settings: Settings) -> EtcdDatastore:
     return EtcdDatastore(
         EtcdSettings(
             endpoints=settings.etcd_endpoints,
+            discovery=settings.etcd_discovery_srv,
             username=settings.etcd_username,
             password=settings.etcd_password,
             ca=settings.etcd_ca_cert.encode() or (read_pem(path) if (path := settings.etcd_ca_cert_file) else b""),
