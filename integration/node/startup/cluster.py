@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from bgp.ports import EventSink
-from integration.datastore.client import ResourceClient
+from integration.datastore.client import ResourceClient, now_text
 from integration.datastore.errors import AlreadyExists, DoesNotExist, Unauthorized
-from integration.resources.base import Resource
+from integration.resources.base import API_VERSION, Resource
+from integration.resources.keys import Key
 from integration.resources.models.bgp import BGPConfiguration
 from integration.resources.models.felix_configuration import FelixConfiguration
 from integration.resources.models.nodes import ClusterInformation
@@ -80,13 +81,16 @@ async def make(client: ResourceClient, resource: Resource) -> None:
 
 
 async def fill_in(client: ResourceClient, name: str, defaults: dict[str, str]) -> None:
+    """FelixConfiguration. Written past the client's defaults: a default in `node.NAME` would overrule the cluster's value."""
+    key = Key(FelixConfiguration.__name__, name)
     try:
-        value = (await client.get(FelixConfiguration, name)).to_json()
+        entry = await client.datastore.get(key)
     except DoesNotExist:
-        await make(client, FelixConfiguration.from_json({"metadata": {"name": name}, "spec": dict(defaults)}))
+        metadata = {"name": name, "uid": str(uuid.uuid4()), "creationTimestamp": now_text()}
+        value = {"kind": key.kind, "apiVersion": API_VERSION, "metadata": metadata, "spec": dict(defaults)}
+        await client.datastore.create(key, value)
         return
-    spec = value.setdefault("spec", {})
+    spec = entry.value.get("spec") or {}
     missing = {field: text for field, text in defaults.items() if not spec.get(field)}
     if missing:
-        spec |= missing
-        await client.update(FelixConfiguration.from_json(value))
+        await client.datastore.update(key, {**entry.value, "spec": {**spec, **missing}}, revision=entry.revision)
