@@ -48,14 +48,20 @@ def name_file(variables: Variables) -> Path:
     return Path(variables.text(NAME_FILE, DEFAULT_NAME_FILE))
 
 
-def remember_name(variables: Variables, name: str) -> None:
-    """Written last: whoever waits for the file finds a node that is ready. Raises StartUpError."""
+def remember_name(variables: Variables, name: str) -> bool:
+    """Written last: whoever waits for the file finds a node that is ready. Raises StartUpError.
+
+    False: nobody named the file, and its usual folder is not there: no CNI plugin reads it on this machine.
+    """
     path = name_file(variables)
+    if not variables.text(NAME_FILE) and not path.parent.is_dir():
+        return False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.new")
         beside.write_text(name)
         beside.replace(path)  # never half a name
+        return True
     except OSError as error:
         raise StartUpError(
             NAME_FILE, f"{path} cannot be written: {error.strerror or error}",

@@ -27,7 +27,7 @@ from integration.node.startup.addresses import (
 from integration.node.startup.cluster import make_cluster
 from integration.node.startup.interfaces import Interface, read_interfaces
 from integration.node.startup.kubernetes import NODE_REF, KubernetesFacts, KubernetesReader, is_kubernetes
-from integration.node.startup.node_name import node_name, remember_name
+from integration.node.startup.node_name import name_file, node_name, remember_name
 from integration.node.startup.pools import make_pools, read_wishes
 from integration.node.startup.retrying import WAIT, Patience
 from integration.node.startup.variables import StartUpError, Variables
@@ -40,12 +40,13 @@ POLL = "AUTODETECT_POLL_INTERVAL"
 
 
 async def start_up(
-    client: ResourceClient, environment: Mapping[str, str], log: EventSink, *, patience_s: float = PATIENCE_S
+    client: ResourceClient, environment: Mapping[str, str], log: EventSink, *, patience_s: float | None = PATIENCE_S
 ) -> str:
     """Make this node's Node and what a cluster begins with; returns the node's name.
 
     Everything is left as it is found where it is there already. Raises StartUpError, which names the variable and what
-    to do: for the environment's own mistakes before the datastore is asked anything.
+    to do: for the environment's own mistakes before the datastore is asked anything. `patience_s` None: the datastore is
+    waited for as if WAIT_FOR_DATASTORE were true.
     """
     variables = Variables(environment)
     name = node_name(variables)
@@ -68,7 +69,8 @@ async def start_up(
     types = [variables.text("CLUSTER_TYPE"), *(facts.cluster_types if facts else [])]
     in_kubernetes = is_kubernetes(client.datastore)
     await patience.until_done(lambda: make_cluster(client, name, types, is_kubernetes=in_kubernetes, log=log))
-    remember_name(variables, name)
+    if not remember_name(variables, name):
+        log.event("node_name_not_written", file=str(name_file(variables)), reason="its folder is not there")
     log.event("node_ready", node=name)
     return name
 

@@ -13,7 +13,7 @@ import pytest
 from integration.datastore.client import ResourceClient
 from integration.datastore.errors import Unavailable
 from integration.datastore.local.driver import LocalDatastore
-from integration.node.startup import StartUpError, monitor_addresses, start_up
+from integration.node.startup import StartUpError, monitor_addresses, node_name, start_up
 from integration.resources.keys import Key
 from integration.version import VERSION
 from tests.integration.node.startup.world import Log, World
@@ -81,7 +81,8 @@ def test_what_others_wrote_stays(world: World) -> None:
     world.put("ClusterInformation", "default", {"clusterGUID": "ab" * 16, "calicoVersion": "v3.30.0",
               "datastoreReady": False, "clusterType": "k8s"})  # fmt: skip
     world.put("IPPool", "mine", {"cidr": "10.200.0.0/16"})
-    world.put("IPPool", "broken", {"cidr": "what?"})
+    world.put("IPPool", "broken", {"cidr": 5})
+    world.put("Node", "broken", {"bgp": {"asNumber": "what?"}})
     world.put("FelixConfiguration", "default", {"logSeverityScreen": "Debug"})
     world.start(CLUSTER_TYPE="k8s,bgp")
     node = world.value("Node", "n1")
@@ -225,6 +226,15 @@ def test_the_name_is_taken_from_the_first_that_says_one(world: World) -> None:
     assert world.name_file.read_text() == "other"
 
 
+def test_without_calicos_folder_no_name_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_name, "DEFAULT_NAME_FILE", str(world.name_file.parent / "lib" / "nodename"))
+    world.start(CALICO_NODENAME_FILE="")
+    assert world.log.named("node_name_not_written")
+    (world.name_file.parent / "lib").mkdir()
+    world.start(CALICO_NODENAME_FILE="")
+    assert (world.name_file.parent / "lib" / "nodename").read_text() == "n1"
+
+
 def test_an_address_of_another_node_is_refused(world: World) -> None:
     world.put("Node", "n2", {"bgp": {"ipv4Address": "10.1.0.1/16"}})
     with pytest.raises(StartUpError) as refused:
@@ -306,7 +316,7 @@ def test_nodes_that_start_at_once_make_one_cluster(world: World) -> None:
             )  # fmt: skip
             return start_up(client, environment, world.log)
 
-        return await asyncio.gather(*(start(number) for number in range(1, 9)))
+        return list(await asyncio.gather(*(start(number) for number in range(1, 9))))
 
     assert world.play(story) == [f"n{number}" for number in range(1, 9)]
     assert len(world.names("Node")) == 8
