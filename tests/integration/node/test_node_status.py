@@ -19,7 +19,9 @@ from integration.resources.keys import Key
 from integration.resources.models.nodes import CalicoNodeStatus
 from integration.resources.validate import validate
 from integration.version import VERSION
-from tests.integration.node.startup.world import Log
+from tests.bgp.world import Told, originate
+from tests.bgp.world import World as Speakers
+from tests.bgp.world import peer as peer_table
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 Object = dict[str, Any]
@@ -65,7 +67,7 @@ class Scene:
     def __init__(self, datastore: LocalDatastore) -> None:
         self.datastore = datastore
         self.client = ResourceClient(datastore)
-        self.speaker, self.log = Speaker(), Log()
+        self.speaker, self.log = Speaker(), Told()
         self.now = NOW
 
     async def ask(
@@ -295,5 +297,40 @@ def test_more_routes_than_fit_are_cut_and_told(play: Callable[..., None]) -> Non
             status = await scene.until(written)
         assert len(status["routes"]["routesV4"]) == MOST_ROUTES
         assert scene.log.named("node_status_cut")[0]["routes"] == MOST_ROUTES
+
+    play(story)
+
+
+def test_a_real_speakers_views(play: Callable[..., None]) -> None:
+    speakers = Speakers()
+    mesh = {"import": "accept", "export": "accept"}
+    one = speakers.node("10.0.0.1", originate("10.1.0.0/26") + peer_table(2, name="Mesh_10_0_0_2", **mesh)
+                        + peer_table(3, name="Node_10_0_0_3", **mesh))  # fmt: skip
+    speakers.node("10.0.0.2", originate("10.2.0.0/26") + peer_table(1, name="Mesh_10_0_0_1", **mesh))
+    speakers.start()
+    speakers.run(2.0)
+
+    async def story(scene: Scene) -> None:
+        speaker = one.speaker
+        views = Views(
+            lambda: speaker.summary(speakers.now),
+            lambda: speaker.peers_view(speakers.now),
+            lambda: speaker.routes_view(which="all"),
+        )
+        await scene.ask()
+        reporter = NodeStatusReporter(scene.client, "n1", scene.log, views)
+        running = asyncio.create_task(reporter.run())
+        status = await scene.until(written)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert status["agent"]["birdV4"]["routerID"] == "10.0.0.1"
+        peers = [(each["peerIP"], each["type"], each["state"] == "Established") for each in status["bgp"]["peersV4"]]
+        assert peers == [("10.0.0.2", "NodeMesh", True), ("10.0.0.3", "NodePeer", False)]
+        learned = {row["destination"]: row["learnedFrom"] for row in status["routes"]["routesV4"]}
+        assert learned == {
+            "10.1.0.0/26": {"sourceType": "Static"},
+            "10.2.0.0/26": {"sourceType": "NodeMesh", "peerIP": "10.0.0.2"},
+        }
+        assert validate(await scene.client.get(CalicoNodeStatus, "s")) == []
 
     play(story)

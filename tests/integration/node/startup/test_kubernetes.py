@@ -16,8 +16,8 @@ from integration.datastore.kubernetes.driver import KubernetesDatastore
 from integration.datastore.local.driver import LocalDatastore
 from integration.node.startup import StartUpError, start_up
 from integration.resources.keys import Key
+from tests.bgp.world import Told
 from tests.integration.datastore.kubernetes_servers import Cluster, kubeconfig_file, running_cluster
-from tests.integration.node.startup.world import Log
 
 NODES = "/api/v1/nodes"
 
@@ -56,7 +56,7 @@ def test_kubernetes_as_the_datastore(cluster: Cluster, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(KubernetesDatastore(cluster.settings())) as client:
             variables = environment(tmp_path, AS="65009", CLUSTER_TYPE="k8s,bgp")
-            assert await start_up(client, variables, Log()) == "worker-1"
+            assert await start_up(client, variables, Told()) == "worker-1"
             node = (await client.datastore.get(Key("Node", "worker-1"))).value
             assert node["spec"]["bgp"] == {"ipv4Address": "127.0.0.1/8", "asNumber": 65009}
             assert node["spec"]["orchRefs"] == [{"nodeName": "worker-1", "orchestrator": "k8s"}]
@@ -76,7 +76,7 @@ def test_kubernetes_as_the_datastore(cluster: Cluster, tmp_path: Path) -> None:
 def test_a_node_that_kubernetes_does_not_know(cluster: Cluster, tmp_path: Path) -> None:
     async def main(**variables: str) -> None:
         async with opened(KubernetesDatastore(cluster.settings())) as client:
-            await start_up(client, environment(tmp_path, **variables), Log())
+            await start_up(client, environment(tmp_path, **variables), Told())
 
     with pytest.raises(StartUpError, match=r"^NODENAME: Kubernetes has no node 'worker-9'.* `kubectl get nodes` shows"):
         asyncio.run(main(NODENAME="worker-9"))
@@ -88,7 +88,7 @@ def test_another_datastore_beside_kubernetes(cluster: Cluster, tmp_path: Path) -
     async def main(kubeconfig: str) -> dict[str, Any]:
         async with opened(LocalDatastore(tmp_path / "store.db")) as client:
             variables = environment(tmp_path, NODENAME="mine", KUBECONFIG=kubeconfig, CALICO_K8S_NODE_REF="worker-1")
-            await start_up(client, variables, Log())
+            await start_up(client, variables, Told())
             pool = await client.datastore.get(Key("IPPool", "default-ipv4-ippool"))
             assert pool.value["spec"]["cidr"] == "10.244.0.0/16"
             return (await client.datastore.get(Key("Node", "mine"))).value
@@ -105,7 +105,7 @@ def test_credentials_that_are_refused(cluster: Cluster, tmp_path: Path) -> None:
         wrong = dict(cluster.kubeconfig, users=[{"name": "me", "user": {"token": "guessed"}}])
         with kubeconfig_file(wrong) as file:
             async with opened(LocalDatastore(tmp_path / "store.db")) as client:
-                await start_up(client, environment(tmp_path, KUBECONFIG=file), Log())
+                await start_up(client, environment(tmp_path, KUBECONFIG=file), Told())
 
     with pytest.raises(StartUpError, match=r"^DATASTORE_TYPE: .* correct its credentials \(ETCD_USERNAME"):
         asyncio.run(main())

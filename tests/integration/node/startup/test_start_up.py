@@ -16,7 +16,8 @@ from integration.datastore.local.driver import LocalDatastore
 from integration.node.startup import StartUpError, monitor_addresses, node_name, start_up
 from integration.resources.keys import Key
 from integration.version import VERSION
-from tests.integration.node.startup.world import Log, World
+from tests.bgp.world import Told
+from tests.integration.node.startup.world import World
 from tests.netns import Namespace, network_namespace, wire
 
 pytestmark = pytest.mark.root
@@ -378,7 +379,7 @@ def test_a_changed_address_that_another_node_has_ends_the_node(tmp_path: Path) -
 
 def test_nothing_is_monitored_where_nothing_is_detected(tmp_path: Path) -> None:
     world = World(tmp_path)
-    log = Log()
+    log = Told()
     world.play(
         lambda client: asyncio.wait_for(monitor_addresses(client, world.environment(IP="10.0.0.1"), "n1", log), 5)
     )

@@ -11,21 +11,11 @@ from integration.datastore.client import ResourceClient
 from integration.datastore.local.driver import LocalDatastore
 from integration.node.startup import start_up
 from integration.resources.keys import Key
+from tests.bgp.world import Told
 from tests.netns import Namespace
 
 T = TypeVar("T")
 Story = Callable[[ResourceClient], Coroutine[Any, Any, T]]
-
-
-class Log:
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def event(self, name: str, **fields: Any) -> None:
-        self.events.append((name, fields))
-
-    def named(self, name: str) -> list[dict[str, Any]]:
-        return [fields for found, fields in self.events if found == name]
 
 
 class World:
@@ -35,7 +25,7 @@ class World:
         self.store = folder / "store.db"
         self.name_file = folder / "nodename"
         self.namespace = namespace
-        self.log = Log()
+        self.log = Told()
 
     def play(self, story: Story[T]) -> T:
         """Run it in an event loop inside the namespace."""
