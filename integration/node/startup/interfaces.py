@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import errno
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 
+from felix.kernel.links import RTM_NEWADDR, RTM_NEWLINK, decode_address, decode_link, dump_addresses, dump_links
+from felix.kernel.netlink import NetlinkFormatError
+from felix.kernel.sockets import DumpInterrupted, RequestSocket
+
 IPInterface = IPv4Interface | IPv6Interface
+READINGS = 5  # of a kernel whose interfaces change all the while
 REACHED_PORT = 80  # nothing is sent there: connecting a UDP socket only asks for the route
 
 
@@ -22,24 +27,36 @@ class Interface:
     addresses: tuple[IPInterface, ...] = ()
 
 
-async def read_interfaces() -> list[Interface]:
+def read_interfaces() -> list[Interface]:
     """In the order of their index, of the network namespace that this thread is in. Raises OSError."""
-    # 15 MB and 0.3 s, and only a node that looks for its addresses needs it.
-    pyroute2 = await asyncio.to_thread(importlib.import_module, "pyroute2")
-    names: dict[int, str] = {}
-    addresses: dict[int, list[IPInterface]] = {}
+    kernel = RequestSocket()
     try:
-        async with pyroute2.AsyncIPRoute() as kernel:
-            async for link in await kernel.get_links():
-                names[link["index"]] = link.get("ifname")
-            async for each in await kernel.get_addr():
-                if each["family"] in (socket.AF_INET, socket.AF_INET6):
-                    # On a point-to-point link `address` is the other end.
-                    own = each.get("local") or each.get("address")
-                    addresses.setdefault(each["index"], []).append(ip_interface(f"{own}/{each['prefixlen']}"))
-    except pyroute2.NetlinkError as error:
-        raise OSError(error.code, str(error)) from error
-    return [Interface(index, name, tuple(addresses.get(index, ()))) for index, name in sorted(names.items())]
+        for tries_left in reversed(range(READINGS)):
+            try:
+                return dumped(kernel)
+            except (DumpInterrupted, NetlinkFormatError) as error:
+                if not tries_left:
+                    raise OSError(errno.EAGAIN, f"the interfaces cannot be read whole: {error}") from error
+    finally:
+        kernel.close()
+    raise AssertionError("unreachable")
+
+
+def dumped(kernel: RequestSocket) -> list[Interface]:
+    links: dict[int, str] = {}
+    addresses: dict[int, list[IPInterface]] = {}
+    for data, frames in kernel.dump(dump_links):
+        for kind, _, _, _, start, end in frames:
+            link = decode_link(data, start, end) if kind == RTM_NEWLINK else None
+            if link is not None:
+                links[link.index] = link.name
+    for data, frames in kernel.dump(dump_addresses):
+        for kind, _, _, _, start, end in frames:
+            found = decode_address(data, start, end) if kind == RTM_NEWADDR else None
+            if found is not None:
+                own = found[0]
+                addresses.setdefault(own.ifindex, []).append(ip_interface((own.address, own.bits)))
+    return [Interface(index, name, tuple(addresses.get(index, ()))) for index, name in sorted(links.items())]
 
 
 def with_length(address: IPv4Address | IPv6Address, interfaces: Iterable[Interface]) -> IPInterface | None:

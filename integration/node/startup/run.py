@@ -62,7 +62,7 @@ async def start_up(
         facts = await patience.until_done(reader.read)
     finally:
         await reader.close()
-    interfaces = await kernels_interfaces()
+    interfaces = kernels_interfaces()
     await patience.until_done(lambda: settle(client, name, variables, interfaces, facts, log))
     subnets = facts.pod_subnets if facts else []
     await patience.until_done(lambda: make_pools(client, variables, wishes, interfaces, subnets, log))
@@ -94,7 +94,7 @@ async def monitor_addresses(
             await asyncio.sleep(interval_s)
             try:
                 facts = await patience.until_done(lambda: reader.read(with_cluster=False))
-                interfaces = await kernels_interfaces()
+                interfaces = kernels_interfaces()
                 await patience.until_done(lambda: settle(client, name, variables, interfaces, facts, log))  # noqa: B023
             except AddressConflict:
                 raise
@@ -121,9 +121,9 @@ def poll_interval_s(variables: Variables) -> float:
         raise StartUpError(POLL, f"{text!r} {error}", "give a duration such as 60s or 5m, or 0 to look once") from None
 
 
-async def kernels_interfaces() -> list[Interface]:
+def kernels_interfaces() -> list[Interface]:
     try:
-        return await read_interfaces()
+        return read_interfaces()
     except OSError as error:
         raise StartUpError(
             "IP", f"the kernel does not tell this node's addresses: {error}", "allow netlink sockets to this process"

@@ -40,9 +40,7 @@ def node() -> Iterator[Namespace]:
 
 def find(node: Namespace, method: str, version: int = 4, internal_ips: list[str] | None = None) -> Detected:
     async def main() -> Detected:
-        return await detect(
-            read_method(Variables({METHOD: method}), METHOD), version, await read_interfaces(), internal_ips
-        )
+        return await detect(read_method(Variables({METHOD: method}), METHOD), version, read_interfaces(), internal_ips)
 
     return node.call(lambda: asyncio.run(main()))
 
