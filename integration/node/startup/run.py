@@ -160,7 +160,7 @@ async def settle(
         raise StartUpError(
             "NODENAME", f"Kubernetes has no node {name!r}", "set NODENAME to a name that `kubectl get nodes` shows"
         )
-    write = client.create if is_new else client.update
+    write = client.create if is_new else client.replace
     await write(Node.from_json(value))
     log.event("node_created" if is_new else "node_updated", node=name, asn=spec.get("bgp", {}).get("asNumber"),
               **{family.field: spec.get("bgp", {}).get(family.field) for family in FAMILIES})  # fmt: skip
@@ -209,7 +209,7 @@ async def check_conflicts(
         if not bgp:
             del before["spec"]["bgp"]
         try:
-            await client.update(Node.from_json(before))
+            await client.replace(Node.from_json(before))
         except DatastoreError as error:
             log.event("node_address_not_cleared", level="warning", node=name, error=str(error))
     refusal = refuse(name, found, value["spec"])
