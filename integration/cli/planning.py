@@ -11,7 +11,7 @@ from integration.cli.outcome import Failed, complain
 from integration.cli.plan import NodePlan, ResourcePlan, nodes_of, plan_node, would_be
 from integration.cli.writing import Job, jobs_of, refuse_what_is_not_ours, refuse_what_stays, written
 from integration.datastore.api import Datastore
-from integration.datastore.errors import DatastoreError, DoesNotExist, Unreadable, Unsupported
+from integration.datastore.errors import DoesNotExist, Invalid, Unreadable, Unsupported
 from integration.resources.base import Model
 from integration.resources.documents import Document
 from integration.resources.keys import Key
@@ -75,8 +75,6 @@ async def _deletion(datastore: Datastore, job: Job) -> tuple[ResourcePlan, list[
         await datastore.get(job.key)
     except Unreadable:
         pass
-    except DatastoreError as error:
-        if not isinstance(error, DoesNotExist | Unsupported):
-            raise
+    except (DoesNotExist, Unsupported, Invalid) as error:
         return ResourcePlan(job.key, "refused", (str(error),)), []
     return ResourcePlan(job.key, "delete"), [(job.key, None)]

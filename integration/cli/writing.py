@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -191,14 +192,12 @@ def succeeding(resource: Resource, metadata: Value, revision: str) -> Value:
     own = value.get("metadata", {})
     kept = {name: part for name, part in metadata.items() if name not in ("labels", "annotations")}
     # Older versions of Calico wrote neither time nor uid; then there is no better time to begin than now.
-    value["metadata"] = {"creationTimestamp": now_text(), "uid": new_uid(), **kept, **own, "resourceVersion": revision}
+    identity = {
+        "creationTimestamp": metadata.get("creationTimestamp") or now_text(),
+        "uid": metadata.get("uid") or str(uuid.uuid4()),
+    }
+    value["metadata"] = {**kept, **own, **identity, "resourceVersion": revision}
     return value
-
-
-def new_uid() -> str:
-    import uuid
-
-    return str(uuid.uuid4())
 
 
 async def apply(client: ResourceClient, key: Key, resource: Resource) -> None:

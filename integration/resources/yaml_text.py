@@ -113,7 +113,11 @@ def scalar(node: yaml.Node) -> Any:
 
 def load_all(text: str) -> list[Document]:
     """Every document of a YAML text; empty ones have the value None. Raises YamlError."""
-    loader = Loader(text)
+    try:
+        loader = Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(f"the character {chr(error.character)!r} may not stand in YAML", line) from None
     documents = []
     try:
         while loader.check_node():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from integration.datastore.settings import load_settings, open_datastore
+from integration.resources.keys import Key
 from integration.resources.kinds import ALL
 from integration.resources.yaml_text import load_all
 from tests.integration.cli.commands import Commands, document, peer
@@ -233,6 +236,7 @@ def test_patch_merges_and_null_removes(catbird: Commands) -> None:
         ('{"metadata": {"name": "y"}}', "metadata.name = 'y': cannot be changed"),
         ('{"spec": "x"}', "spec = 'x': is not an object"),
         ('{"metadata": null}', "metadata.name: cannot be changed"),
+        ('{"metadata": "x"}', "metadata = 'x': is not an object"),
         ('{"spec": ', "the patch is no JSON"),
         ("spec", "the patch is no object"),
     ],
@@ -301,6 +305,49 @@ def test_what_is_said_to_commands_that_make_no_sense(
     done = catbird(*arguments)
     assert (done.code, done.out) == (code, "")
     assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [
+        (b"\xff\xfe", "stdin: is no UTF-8 text"),
+        (b"kind: x\n# \x00", "stdin, line 2: the character '\\x00' may not stand in YAML"),
+        (b"a: [", "stdin, line 1: "),
+        (b"{" * 100_000, "stdin: is nested too deeply"),
+        (b"7", "stdin, document 1, line 1: 7 is not a resource"),
+    ],
+)
+def test_what_is_no_text_of_resources_is_said_in_a_line(catbird: Commands, octets: bytes, said: str) -> None:
+    for verb in ("apply", "plan"):
+        done = catbird(verb, "-f", "-", stdin=octets)
+        assert (done.code, done.out) == (1, "")
+        assert said in done.err
+        assert len(done.err.splitlines()) == 2
+
+
+def test_what_others_stored_wrongly_is_shown_and_can_be_replaced_or_deleted(catbird: Commands) -> None:
+    catbird.applied(peer("tor1"))
+    broken = {"kind": "BGPPeer", "metadata": {"name": "tor1", "labels": 7}, "spec": [1]}
+
+    async def store() -> None:
+        datastore = open_datastore(load_settings(catbird.store))
+        await datastore.apply(Key("BGPPeer", "tor1"), broken)
+        await datastore.close()
+
+    for mend in (["apply", "-f", "-"], ["replace", "-f", "-"], ["delete", "bgppeer", "tor1"]):
+        asyncio.run(store())
+        assert catbird("get", "bgppeers").lines[1].split() == ["tor1", "(global)", "0"]
+        assert "metadata.labels = 7: is not an object" in catbird("label", "bgppeer", "tor1", "a=b").err
+        assert "spec = [1]: is not an object" in catbird("patch", "bgppeer", "tor1", "-p", "{}").err
+        assert catbird(*mend, stdin=peer("tor1")).code == 0
+
+
+def test_the_identity_of_a_resource_outlives_patches(catbird: Commands) -> None:
+    catbird.applied(peer("tor1"))
+    before = catbird("get", "bgppeer", "tor1", "-o", "json").json["metadata"]
+    assert catbird("patch", "bgppeer", "tor1", "-p", "metadata: {uid: x, annotations: {a: b}}").code == 0
+    after = catbird("get", "bgppeer", "tor1", "-o", "json").json["metadata"]
+    assert (after["uid"], after["annotations"]) == (before["uid"], {"a": "b"})
 
 
 def test_a_datastore_that_is_not_there_is_one_line(catbird: Commands) -> None:
