@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from integration.cli.cluster_rules import refuse_to_change, refuse_what_is_not_ours
 from integration.cli.outcome import Failed, complain
-from integration.cli.writing import Job, refuse_what_is_not_ours, succeeding
+from integration.cli.writing import Job, succeeding
 from integration.datastore.api import Value
 from integration.datastore.client import TRIES, ResourceClient
 from integration.datastore.errors import DatastoreError, Invalid, Unsupported, UpdateConflict
@@ -84,6 +85,7 @@ def _checked(key: Key, before: Value, after: Value) -> Resource:
             Problem(each, None, UNKNOWN_FIELD) for each in unknown_fields(resource, "") if each not in known
         ]:
             raise ResourceError(unknown)
+    refuse_to_change(key, resource, before)
     return resource
 
 

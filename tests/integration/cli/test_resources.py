@@ -275,6 +275,33 @@ def test_what_is_not_for_people_to_write_is_refused(catbird: Commands) -> None:
     assert "its tier ops does not exist; create the Tier ops first" in catbird("apply", "-f", "-", stdin=lost).err
 
 
+def test_pools_may_neither_overlap_nor_change_their_addresses(catbird: Commands) -> None:
+    catbird.applied(document("IPPool", "one", {"cidr": "10.0.0.0/16"}))
+    other = document("IPPool", "two", {"cidr": "10.0.128.0/17"})
+    for verb in ("apply", "create"):
+        done = catbird(verb, "-f", "-", stdin=other)
+        assert (done.code, "= '10.0.128.0/17': overlaps with the 10.0.0.0/16 of IPPool one" in done.err) == (1, True)
+    changed = document("IPPool", "one", {"cidr": "10.0.0.0/15", "blockSize": 28})
+    done = catbird("apply", "-f", "-", stdin=changed)
+    assert "spec.cidr = '10.0.0.0/15': cannot be changed from 10.0.0.0/16; allowed: another pool" in done.err
+    assert "spec.blockSize = 28: cannot be changed from 26" in done.err
+    assert "cannot be changed from 26" in catbird("patch", "pool", "one", "-p", "spec: {blockSize: 28}").err
+    planned = catbird("plan", "-f", "-", stdin=changed + other)
+    assert [line.split(":")[0] for line in planned.lines[:2]] == [
+        "IPPool one would be refused",
+        "IPPool two would be refused",
+    ]
+    assert catbird("patch", "pool", "one", "-p", "spec: {disabled: true}").code == 0
+
+
+def test_a_policy_is_planned_and_applied_with_the_tier_before_it(catbird: Commands) -> None:
+    policy = document("GlobalNetworkPolicy", "ops.web", {"tier": "ops", "selector": "all()"})
+    assert catbird("plan", "-f", "-", stdin=policy).code == 1
+    both = document("Tier", "ops", {"order": 7}) + policy
+    assert catbird("plan", "-f", "-", stdin=both).code == 0
+    assert catbird("apply", "-f", "-", stdin=both).out == "Successfully applied 2 resource(s)\n"
+
+
 def test_directories_and_empty_files(catbird: Commands) -> None:
     catbird.file("cluster/a.yaml", peer("tor1"))
     catbird.file("cluster/deeper/b.json", peer("tor2").removeprefix("---\n"))
