@@ -104,6 +104,13 @@ class Syncer:
             for at in range(0, len(gone), UPDATES_AT_ONCE):
                 self._sink.updates(gone[at : at + UPDATES_AT_ONCE])
 
+    def forget(self) -> None:
+        """What was told: `run` begins with lists again, and tells all of them. After `run` has ended."""
+        self._pending.clear()
+        for followed in self._followed:
+            followed.told.clear()
+            followed.revision = ""
+
     # --- one kind ---------------------------------------------------------------------------------------------------
 
     async def _follow(self, followed: Followed) -> None:

@@ -259,6 +259,8 @@ class SpeakerDaemon:
         await self._ports.move(places)
         if self._kernel is not None and config.kernel is not None:
             await self._kernel.reconfigure(config.kernel)
+        for change in changes:
+            self._reloads.effects.update(change.effects)
         return [str(change) for change in changes]
 
     def _refuse(self, cause: str, error: Exception) -> ReloadRefused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from integration.resources.shapes import fields_of
 from integration.resources.validate import validate
 from integration.resources.yaml_text import YamlError, dump_all, load_all
 
+# What YAML does not allow, or takes for the end of a line; all below U+10000.
+NO_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 UNKNOWN_FIELD = "field in document is not recognized or is in the wrong location"
 
 
@@ -207,6 +210,7 @@ def to_yaml(resources: Iterable[Resource | Mapping[str, Any]]) -> str:
 
 
 def to_json_text(resources: Sequence[Resource | Mapping[str, Any]]) -> str:
-    """One resource as an object, several as an array, indented by two blanks."""
+    """One resource as an object, several as an array, indented by two blanks. It is YAML too."""
     objects = [as_object(each) for each in resources]
-    return json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, ensure_ascii=False)
+    text = json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, ensure_ascii=False)
+    return NO_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -40,10 +40,16 @@ class Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, text: str) -> yaml.Node:
+        """YAML 1.1 takes these three for ends of lines, and would fold them."""
+        style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
+        return self.represent_scalar(f"{TAG}str", text, style=style)
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
 
+Dumper.add_representer(str, Dumper.represent_text)
 for tag, pattern, first in PLAIN:
     whole = re.compile(f"(?:{pattern.pattern})$")
     Loader.add_implicit_resolver(tag, whole, list(first))
@@ -113,13 +119,10 @@ def scalar(node: yaml.Node) -> Any:
 
 def load_all(text: str) -> list[Document]:
     """Every document of a YAML text; empty ones have the value None. Raises YamlError."""
+    documents: list[Document] = []
+    loader: Loader | None = None
     try:
         loader = Loader(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlError(f"the character {chr(error.character)!r} may not stand in YAML", line) from None
-    documents = []
-    try:
         while loader.check_node():
             node = loader.get_node()
             documents.append(Document(node, node.start_mark.line + 1 if node else 1))
@@ -133,7 +136,8 @@ def load_all(text: str) -> list[Document]:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
         raise YamlError(reason) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return documents
 
 

@@ -338,7 +338,7 @@ def test_what_is_said_to_commands_that_make_no_sense(
     ("octets", "said"),
     [
         (b"\xff\xfe", "stdin: is no UTF-8 text"),
-        (b"kind: x\n# \x00", "stdin, line 2: the character '\\x00' may not stand in YAML"),
+        (b"kind: x\n# \x00", "stdin: unacceptable character #x0000"),
         (b"a: [", "stdin, line 1: "),
         (b"{" * 100_000, "stdin: is nested too deeply"),
         (b"7", "stdin, document 1, line 1: 7 is not a resource"),

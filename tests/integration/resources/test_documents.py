@@ -174,3 +174,23 @@ def test_json_with_tabs_and_json_out() -> None:
     [document] = read(text)
     assert to_json_text([document.resource]).splitlines()[1] == '  "kind": "Tier",'
     assert to_json_text([document.resource] * 2).startswith("[\n  {")
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\x7f", "\x85", "\x9f", "\u2028", "\u2029", "\ufeff", "\ufffe", "\uffff", "\t", "\n", "é", "\U0001f600"],
+)
+def test_every_character_survives_both_forms(character: str) -> None:
+    made = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "BGPPeer",
+        "metadata": {"name": "a"},
+        "spec": {"note": f"a{character} b"},
+    }
+    for text in (to_yaml([made, made]), "\n---\n".join([to_json_text([made])] * 2)):
+        assert [each.resource.to_json() for each in read(text, keep_unknown=True)] == [made, made], repr(text)
+
+
+def test_a_character_that_no_yaml_may_have_is_an_error_of_the_file() -> None:
+    with pytest.raises(DocumentError, match="not allowed"):
+        read("kind: \ufffe\n---\nkind: x\n", "f.yaml")
