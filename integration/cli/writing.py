@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from integration.cli.cluster_rules import (
+    refuse_to_change,
+    refuse_to_create,
+    refuse_what_is_not_ours,
+    refuse_what_stays,
+)
 from integration.cli.outcome import Failed, complain
 from integration.datastore.api import Value
-from integration.datastore.client import TRIES, ResourceClient, now_text
+from integration.datastore.client import TRIES, ResourceClient, key_of, now_text
 from integration.datastore.errors import (
     AlreadyExists,
     BrokenStore,
@@ -17,25 +24,15 @@ from integration.datastore.errors import (
     Invalid,
     Unavailable,
     Unreadable,
-    Unsupported,
     UpdateConflict,
 )
 from integration.resources.base import Resource, ResourceError
 from integration.resources.documents import Document, DocumentProblem
 from integration.resources.keys import Key
-from integration.resources.models.policy import (
-    GlobalNetworkPolicy,
-    NetworkPolicy,
-    StagedGlobalNetworkPolicy,
-    StagedNetworkPolicy,
-)
 
 Verb = Literal["apply", "create", "replace", "delete"]
 DONE: dict[Verb, str] = {"apply": "applied", "create": "created", "replace": "replaced", "delete": "deleted"}
 KEPT_METADATA = ("name", "namespace", "resourceVersion", "labels", "annotations")  # what a person writes
-BUILT_IN_TIERS = ("default", "kube-admin", "kube-baseline")
-KUBERNETES_POLICY = "knp.default."
-TIERED = (NetworkPolicy, GlobalNetworkPolicy, StagedNetworkPolicy, StagedGlobalNetworkPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +134,6 @@ async def _one(client: ResourceClient, verb: Verb, job: Job) -> None:
     await actions[verb]()
 
 
-def refuse_what_is_not_ours(key: Key) -> None:
-    if key.kind == "ClusterInformation":
-        raise Unsupported(f"{key}: resource is readonly", "catbird node writes it")
-    if key.kind.endswith("NetworkPolicy") and key.name.startswith(KUBERNETES_POLICY):
-        raise Unsupported(f"{key}: kubernetes network policies must be managed through the kubernetes API")
-
-
-def refuse_what_stays(key: Key) -> None:
-    if key.kind == "Tier" and key.name in BUILT_IN_TIERS:
-        raise Unsupported(f"the tier {key.name} is built in and cannot be deleted")
-
-
 def written(resource: Resource) -> Resource:
     """A copy with no more metadata than people write; the rest is the datastore's to say."""
     value = resource.to_json()
@@ -158,11 +143,7 @@ def written(resource: Resource) -> Resource:
 
 
 async def create(client: ResourceClient, resource: Resource) -> None:
-    if isinstance(resource, TIERED) and (tier := resource.spec.tier) and tier not in BUILT_IN_TIERS:
-        try:
-            await client.datastore.get(Key("Tier", tier))
-        except DoesNotExist:
-            raise Unsupported(f"its tier {tier} does not exist", f"create the Tier {tier} first") from None
+    await refuse_to_create(client.datastore, key_of(resource), resource)
     await client.create(resource)
 
 
@@ -173,6 +154,7 @@ async def replace(client: ResourceClient, key: Key, resource: Resource) -> None:
         try:
             current = await client.datastore.get(key)
             metadata, revision = current.value.get("metadata") or {}, current.revision
+            refuse_to_change(key, resource, current.value)
         except Unreadable as error:
             metadata, revision = {}, error.revision
         if wanted and wanted != revision:
@@ -191,14 +173,12 @@ def succeeding(resource: Resource, metadata: Value, revision: str) -> Value:
     own = value.get("metadata", {})
     kept = {name: part for name, part in metadata.items() if name not in ("labels", "annotations")}
     # Older versions of Calico wrote neither time nor uid; then there is no better time to begin than now.
-    value["metadata"] = {"creationTimestamp": now_text(), "uid": new_uid(), **kept, **own, "resourceVersion": revision}
+    identity = {
+        "creationTimestamp": metadata.get("creationTimestamp") or now_text(),
+        "uid": metadata.get("uid") or str(uuid.uuid4()),
+    }
+    value["metadata"] = {**kept, **own, **identity, "resourceVersion": revision}
     return value
-
-
-def new_uid() -> str:
-    import uuid
-
-    return str(uuid.uuid4())
 
 
 async def apply(client: ResourceClient, key: Key, resource: Resource) -> None:
