@@ -251,7 +251,7 @@ def show_routes(
 
 @show.command("config")
 def show_config(output: OutputOption = Output.table, socket: SocketOption = DEFAULT_SOCKET) -> None:
-    """The configuration that runs, as TOML, and whether the file on disk is refused."""
+    """The configuration that runs, as TOML, and what is refused or not used as written."""
     onto = screen()
     view = SpeakerClient(socket).get("config")
     put_value(onto, view, output, lambda: config_text.config_lines(view))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from integration.cli.cluster_rules import refuse_what_is_not_ours
 from integration.cli.outcome import Failed, complain
-from integration.cli.writing import Job, refuse_what_is_not_ours, succeeding
+from integration.cli.writing import Job, succeeding
 from integration.datastore.api import Value
 from integration.datastore.client import TRIES, ResourceClient
-from integration.datastore.errors import DatastoreError, Invalid, UpdateConflict
+from integration.datastore.errors import DatastoreError, Invalid, Unsupported, UpdateConflict
 from integration.resources.base import Problem, Resource, ResourceError
 from integration.resources.documents import UNKNOWN_FIELD, unknown_fields
 from integration.resources.keys import Key
@@ -50,8 +51,11 @@ def merged(value: Any, patch: Any) -> Any:
 async def change(client: ResourceClient, key: Key, how: Change) -> Value:
     """Read, change and write, again if somebody else wrote meanwhile. Returns what there was before."""
     refuse_what_is_not_ours(key)
+    if not KINDS[key.kind].is_resource:
+        raise Unsupported(f"{key} is the allocator's own: nobody else writes it")
     for tries_left in reversed(range(TRIES)):
         entry = await client.datastore.get(key)
+        KINDS[key.kind].model.from_json(entry.value)  # what is not of its kind's shape cannot be changed in part
         resource = _checked(key, entry.value, how(entry.value))
         try:
             await client.update(type(resource).from_json(succeeding(resource, entry.value["metadata"], entry.revision)))
@@ -67,8 +71,11 @@ def _checked(key: Key, before: Value, after: Value) -> Resource:
     for field in ("kind", "apiVersion"):
         if after.get(field) != before.get(field):
             raise Invalid(key, [Problem(field, after.get(field), "cannot be changed")])
+    metadata = after.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise Invalid(key, [Problem("metadata", metadata, "is not an object")])
     for field in ("name", "namespace"):
-        if (now := (after.get("metadata") or {}).get(field)) != before["metadata"].get(field):
+        if (now := metadata.get(field)) != before["metadata"].get(field):
             raise Invalid(key, [Problem(f"metadata.{field}", now, "cannot be changed")])
     resource = model.from_json(after)
     assert isinstance(resource, Resource)

@@ -13,8 +13,11 @@ from integration.cli.columns import visible
 def config_lines(view: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {visible(view['file'])}, read {view['loaded_at']}; passwords are not shown"
     if refused := view.get("refused"):
-        yield f"# since {refused['at']} the file on disk is refused:"
+        yield f"# since {refused['at']} what is there now is refused:"
         yield from (f"#   {visible(line)}" for line in refused["text"].splitlines())
+    if lost := view.get("datastore_lost"):
+        yield f"# the datastore does not answer, and the last configuration stands: {visible(lost)}"
+    yield from (f"# not used as written: {visible(problem)}" for problem in view.get("problems") or ())
     yield from toml_lines(view["running"])
 
 

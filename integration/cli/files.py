@@ -49,15 +49,19 @@ def load(names: Sequence[str], how: Reading) -> list[Document]:
 
 def _of_argument(name: str, how: Reading) -> Iterator[Document]:
     if name == "-":
-        yield from read(sys.stdin.read(), "stdin")
+        yield from read(_text(sys.stdin.buffer.read(), "stdin"), "stdin")
         return
     path = Path(name)
     if not path.is_dir():
         yield from _of_file(path)
         return
-    inside = path.rglob("*") if how.recursive else path.iterdir()
     problems: list[DocumentProblem] = []
-    for each in sorted(one for one in inside if one.suffix in SUFFIXES and one.is_file()):
+    try:
+        inside = path.rglob("*") if how.recursive else path.iterdir()
+        found = sorted(one for one in inside if one.suffix in SUFFIXES and one.is_file())
+    except OSError as error:
+        raise DocumentError([_unreadable(name, f"cannot be read: {error.strerror}")]) from None
+    for each in found:
         try:
             yield from _of_file(each)
         except DocumentError as error:
@@ -68,16 +72,21 @@ def _of_argument(name: str, how: Reading) -> Iterator[Document]:
 
 def _of_file(path: Path) -> list[Document]:
     try:
-        text = path.read_text(encoding="utf-8")
+        octets = path.read_bytes()
     except OSError as error:
-        raise DocumentError([_unreadable(path, f"cannot be read: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise DocumentError([_unreadable(path, "is no UTF-8 text")]) from None
-    return read(text, str(path))
+        raise DocumentError([_unreadable(str(path), f"cannot be read: {error.strerror}")]) from None
+    return read(_text(octets, str(path)), str(path))
 
 
-def _unreadable(path: Path, why: str) -> DocumentProblem:
-    return DocumentProblem(Place(str(path)), Problem("", None, why))
+def _text(octets: bytes, source: str) -> str:
+    try:
+        return octets.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DocumentError([_unreadable(source, f"is no UTF-8 text, from octet {error.start} on")]) from None
+
+
+def _unreadable(source: str, why: str) -> DocumentProblem:
+    return DocumentProblem(Place(source), Problem("", None, why))
 
 
 def _put_into_namespace(document: Document, namespace: str) -> Problem | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from integration.bgpconfig import Environment
+from integration.cli.cluster_rules import refuse_what_is_not_ours
 from integration.cli.cluster_state import snapshot_of_datastore
 from integration.cli.outcome import Failed, complain
 from integration.cli.plan import NodePlan, ResourcePlan, nodes_of, plan_node, would_be
-from integration.cli.writing import Job, jobs_of, refuse_what_is_not_ours, refuse_what_stays, written
-from integration.datastore.api import Datastore
-from integration.datastore.errors import DatastoreError, DoesNotExist, Unreadable, Unsupported
+from integration.cli.writing import Job, jobs_of, written
+from integration.datastore.api import Datastore, Value
+from integration.datastore.cluster_rules import check_change, check_create, check_delete
+from integration.datastore.errors import DoesNotExist, Invalid, Unreadable, Unsupported
 from integration.resources.base import Model
 from integration.resources.documents import Document
 from integration.resources.keys import Key
@@ -35,7 +37,8 @@ async def plan_documents(
     resources: list[ResourcePlan] = []
     updates: list[Update] = []
     for job in jobs_of(documents):
-        planned, update = await (_deletion if deleted else _application)(datastore, job)
+        before = {key for key, _ in updates}
+        planned, update = await (_deletion if deleted else _application)(datastore, job, before)
         resources.append(planned)
         updates += update
     snapshot, _ = await snapshot_of_datastore(datastore, environment.secret_namespace)
@@ -49,34 +52,38 @@ async def plan_documents(
     return resources, (plan_node(node, snapshot, updates, everywhere) for node in nodes or known)
 
 
-async def _application(datastore: Datastore, job: Job) -> tuple[ResourcePlan, list[Update]]:
+async def _application(datastore: Datastore, job: Job, coming: Collection[Key]) -> tuple[ResourcePlan, list[Update]]:
     assert job.document is not None
-    try:
-        refuse_what_is_not_ours(job.key)
-    except Unsupported as error:
-        return ResourcePlan(job.key, "refused", (str(error),)), []
     if problems := job.document.problems():
         return ResourcePlan(job.key, "refused", tuple(map(str, problems))), []
     resource = defaulted(written(job.document.resource))
+    before: Value | None = None
     try:
+        refuse_what_is_not_ours(job.key)
         before = (await datastore.get(job.key)).value
+        check_change(job.key, resource, before)
     except DoesNotExist:
-        before = None
+        pass
     except Unreadable:
         before = {}
+    except (Unsupported, Invalid) as error:
+        return ResourcePlan(job.key, "refused", (str(error),)), []
+    if before is None:
+        try:
+            await check_create(datastore, job.key, resource, coming)
+        except (Unsupported, Invalid) as error:
+            return ResourcePlan(job.key, "refused", tuple(job.told(error))), []
     action = would_be(before, resource.to_json())
     return ResourcePlan(job.key, action), [] if action == "unchanged" else [(job.key, resource)]
 
 
-async def _deletion(datastore: Datastore, job: Job) -> tuple[ResourcePlan, list[Update]]:
+async def _deletion(datastore: Datastore, job: Job, gone: Collection[Key]) -> tuple[ResourcePlan, list[Update]]:
     try:
         refuse_what_is_not_ours(job.key)
-        refuse_what_stays(job.key)
+        await check_delete(datastore, job.key, gone)
         await datastore.get(job.key)
     except Unreadable:
         pass
-    except DatastoreError as error:
-        if not isinstance(error, DoesNotExist | Unsupported):
-            raise
+    except (DoesNotExist, Unsupported, Invalid) as error:
         return ResourcePlan(job.key, "refused", (str(error),)), []
     return ResourcePlan(job.key, "delete"), [(job.key, None)]

@@ -28,7 +28,9 @@ def _fields(view: Mapping[str, Any]) -> Iterator[tuple[str, str | Cell]]:
     yield "metrics", f"http://{view['metrics']}/metrics" if view.get("metrics") else ""
     yield "file", f"{view.get('config_file', '')}, read {view.get('config_loaded_at', '')}"
     refused = view.get("config_refused")
-    yield "refused", Cell(f"the file on disk is refused: {refused['text']}" if refused else "", "red")
+    yield "refused", Cell(f"what is there now is refused: {refused['text']}" if refused else "", "red")
+    problems = view.get("resource_problems")
+    yield "problems", Cell(f"{problems}, see `catbird show config`" if problems else "", "red")
     yield "loop lag", f"at most {view['loop_lag_max_s'] * 1000:.0f} ms in the last minute"
     yield "memory", f"{view['memory_octets'] / 1048576:.0f} MiB"
     yield "version", f"{view['version']}, process {view['pid']}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from integration.cli.cluster_rules import refuse_what_is_not_ours
 from integration.cli.outcome import Failed, complain
 from integration.datastore.api import Value
 from integration.datastore.client import TRIES, ResourceClient, now_text
@@ -17,7 +19,6 @@ from integration.datastore.errors import (
     Invalid,
     Unavailable,
     Unreadable,
-    Unsupported,
     UpdateConflict,
 )
 from integration.resources.base import Resource, ResourceError
@@ -27,8 +28,6 @@ from integration.resources.keys import Key
 Verb = Literal["apply", "create", "replace", "delete"]
 DONE: dict[Verb, str] = {"apply": "applied", "create": "created", "replace": "replaced", "delete": "deleted"}
 KEPT_METADATA = ("name", "namespace", "resourceVersion", "labels", "annotations")  # what a person writes
-BUILT_IN_TIERS = ("default", "kube-admin", "kube-baseline")
-KUBERNETES_POLICY = "knp.default."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,6 @@ def report(verb: Verb, jobs: Sequence[Job], done: int, failures: Sequence[str]) 
 async def _one(client: ResourceClient, verb: Verb, job: Job) -> None:
     refuse_what_is_not_ours(job.key)
     if verb == "delete":
-        refuse_what_stays(job.key)
         await client.remove(job.key, revision=job.revision)
         return
     assert job.document is not None
@@ -128,18 +126,6 @@ async def _one(client: ResourceClient, verb: Verb, job: Job) -> None:
         "apply": lambda: apply(client, job.key, resource),
     }
     await actions[verb]()
-
-
-def refuse_what_is_not_ours(key: Key) -> None:
-    if key.kind == "ClusterInformation":
-        raise Unsupported(f"{key}: resource is readonly", "catbird node writes it")
-    if key.kind.endswith("NetworkPolicy") and key.name.startswith(KUBERNETES_POLICY):
-        raise Unsupported(f"{key}: kubernetes network policies must be managed through the kubernetes API")
-
-
-def refuse_what_stays(key: Key) -> None:
-    if key.kind == "Tier" and key.name in BUILT_IN_TIERS:
-        raise Unsupported(f"the tier {key.name} is built in and cannot be deleted")
 
 
 def written(resource: Resource) -> Resource:
@@ -175,14 +161,12 @@ def succeeding(resource: Resource, metadata: Value, revision: str) -> Value:
     own = value.get("metadata", {})
     kept = {name: part for name, part in metadata.items() if name not in ("labels", "annotations")}
     # Older versions of Calico wrote neither time nor uid; then there is no better time to begin than now.
-    value["metadata"] = {"creationTimestamp": now_text(), "uid": new_uid(), **kept, **own, "resourceVersion": revision}
+    identity = {
+        "creationTimestamp": metadata.get("creationTimestamp") or now_text(),
+        "uid": metadata.get("uid") or str(uuid.uuid4()),
+    }
+    value["metadata"] = {**kept, **own, **identity, "resourceVersion": revision}
     return value
-
-
-def new_uid() -> str:
-    import uuid
-
-    return str(uuid.uuid4())
 
 
 async def apply(client: ResourceClient, key: Key, resource: Resource) -> None:

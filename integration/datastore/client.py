@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from integration.datastore.api import Datastore, Entry, Value
-from integration.datastore.cluster_rules import check_create, check_delete, check_update, check_write
+from integration.datastore.cluster_rules import check_change, check_create, check_delete, check_write
 from integration.datastore.errors import AlreadyExists, DoesNotExist, Invalid, Unreadable, UpdateConflict
 from integration.resources.base import Problem, Resource, ResourceError
 from integration.resources.keys import Key
 from integration.resources.kinds import KINDS, Kind
+from integration.resources.models.ipam import IPPool
 from integration.resources.validate import defaulted, validate
 
 AnyResource = TypeVar("AnyResource", bound=Resource)
@@ -105,7 +106,11 @@ class ResourceClient:
         if missing:
             raise Invalid(key, missing)
         value = self._checked(key, resource)
-        await check_update(self.datastore, key, resource)
+        if isinstance(resource, IPPool):
+            try:
+                check_change(key, resource, (await self.datastore.get(key)).value)
+            except Unreadable:
+                pass
         return read(type(resource), await self.datastore.update(key, value, revision=metadata.resource_version))
 
     async def replace(self, resource: AnyResource) -> AnyResource:

@@ -5,12 +5,12 @@ They read before the write, so that two writers at the same moment may both pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from integration.datastore.api import Datastore, Value
-from integration.datastore.errors import DoesNotExist, Invalid, Unreadable, Unsupported
+from integration.datastore.errors import DoesNotExist, Invalid, Unsupported
 from integration.resources.base import Problem, Resource, ResourceError
-from integration.resources.fields import parse_network
+from integration.resources.fields import Network, parse_network
 from integration.resources.keys import Key
 from integration.resources.models.endpoints import WorkloadEndpoint
 from integration.resources.models.ipam import IPPool
@@ -51,9 +51,14 @@ def name_problems(endpoint: WorkloadEndpoint) -> Iterator[Problem]:
         yield Problem("metadata.name", endpoint.metadata.name, "is not what the spec's parts make", wanted)
 
 
-async def check_create(datastore: Datastore, key: Key, resource: Resource) -> None:
-    """Raises Invalid, Unsupported."""
+async def check_create(datastore: Datastore, key: Key, resource: Resource, coming: Collection[Key] = ()) -> None:
+    """A policy needs its tier, a pool must not overlap another. `coming`: will have been created.
+
+    Raises Invalid, Unsupported.
+    """
     if isinstance(resource, POLICIES) and (tier := resource.spec.tier) and tier not in RESERVED_TIERS:
+        if Key("Tier", tier) in coming:
+            return
         try:
             await datastore.get(Key("Tier", tier))
         except DoesNotExist:
@@ -61,29 +66,34 @@ async def check_create(datastore: Datastore, key: Key, resource: Resource) -> No
     if isinstance(resource, IPPool):
         cidr = parse_network(resource.spec.cidr)
         for other in (await datastore.list("IPPool")).entries:
-            if other.key != key and (theirs := cidr_of(other.value)) and cidr.overlaps(parse_network(theirs)):
-                field = Problem("spec.cidr", resource.spec.cidr, f"overlaps {theirs} of the {other.key}")
-                raise Invalid(key, [field])
+            theirs = network_of(other.value)
+            if other.key != key and theirs is not None and cidr.version == theirs.version and cidr.overlaps(theirs):
+                reason = f"overlaps with the {theirs} of {other.key}"
+                raise Invalid(key, [Problem("spec.cidr", resource.spec.cidr, reason)])
 
 
-async def check_update(datastore: Datastore, key: Key, resource: Resource) -> None:
-    """Blocks are cut from a pool as it was made. Raises Invalid, DoesNotExist."""
+def check_change(key: Key, resource: Resource, before: Value) -> None:
+    """Of a pool addresses are in use: neither its CIDR nor the size of its blocks may change. Raises Invalid."""
     if not isinstance(resource, IPPool):
         return
     try:
-        was = IPPool.from_json((await datastore.get(key)).value).spec
-        before: tuple[object, object] = (parse_network(was.cidr), block_size_of(was))
-    except (ResourceError, ValueError, Unreadable):
-        return  # of what cannot be read nothing was cut
-    spec = resource.spec
-    if parse_network(spec.cidr) != before[0]:
-        raise Invalid(key, [Problem("spec.cidr", spec.cidr, "cannot be changed", was.cidr)])
-    if block_size_of(spec) != before[1]:
-        raise Invalid(key, [Problem("spec.blockSize", spec.block_size, "cannot be changed", str(before[1]))])
+        old = IPPool.from_json(before).spec
+        was, size = parse_network(old.cidr), block_size_of(old)
+    except (ResourceError, ValueError):
+        return  # what is there is no pool
+    problems = []
+    if parse_network(resource.spec.cidr) != was:
+        reason = f"cannot be changed from {was}"
+        problems.append(Problem("spec.cidr", resource.spec.cidr, reason, "another pool"))
+    if block_size_of(resource.spec) != size:
+        reason = f"cannot be changed from {size}"
+        problems.append(Problem("spec.blockSize", resource.spec.block_size, reason, "another pool"))
+    if problems:
+        raise Invalid(key, problems)
 
 
-async def check_delete(datastore: Datastore, key: Key) -> None:
-    """Raises Unsupported."""
+async def check_delete(datastore: Datastore, key: Key, gone: Collection[Key] = ()) -> None:
+    """What is built in stays, and a tier that has policies. `gone`: will have been deleted. Raises Unsupported."""
     if key == DEFAULT_ALLOW:
         raise Unsupported(f"{key} is built in and cannot be deleted")
     if key.kind != "Tier":
@@ -92,17 +102,15 @@ async def check_delete(datastore: Datastore, key: Key) -> None:
         raise Unsupported(f"the tier {key.name} is built in and cannot be deleted")
     for model in POLICIES:
         for entry in (await datastore.list(model.__name__)).entries:
-            if (entry.value.get("spec") or {}).get("tier") == key.name:
+            if (entry.value.get("spec") or {}).get("tier") == key.name and entry.key not in gone:
                 raise Unsupported(
                     f"the tier {key.name} is not empty: {entry.key} is in it", "delete its policies first"
                 )
 
 
-def cidr_of(pool: Value) -> str:
-    """Empty if there is none that can be read."""
+def network_of(pool: Value) -> Network | None:
+    """None if it is no pool: others say so."""
     try:
-        cidr = IPPool.from_json(pool).spec.cidr
-        parse_network(cidr)
+        return parse_network(IPPool.from_json(pool).spec.cidr)
     except (ResourceError, ValueError):
-        return ""
-    return cidr
+        return None

@@ -133,6 +133,7 @@ class Syncer:
             except (DoesNotExist, Unsupported):
                 # The kind is not there: nothing of it is, until it comes.
                 self._compare(followed, Listing([], ""))
+                self._answered(followed)
                 self._in_sync(followed)
                 followed.revision = ""
                 await asyncio.sleep(MISSING_KIND_S)

@@ -193,7 +193,7 @@ class ControlApi:
         try:
             return json_response({"done": await self._around.reload()})
         except ReloadRefused as error:
-            raise HttpError(400, f"the file on disk is refused: {error}", "the running configuration stays") from None
+            raise HttpError(400, f"what is there now is refused: {error}", "the running configuration stays") from None
 
 
 def unknown_peer(name: str, known: list[str]) -> HttpError:

@@ -259,6 +259,8 @@ class SpeakerDaemon:
         await self._ports.move(places)
         if self._kernel is not None and config.kernel is not None:
             await self._kernel.reconfigure(config.kernel)
+        for change in changes:
+            self._reloads.effects.update(change.effects)
         return [str(change) for change in changes]
 
     def _refuse(self, cause: str, error: Exception) -> ReloadRefused:
@@ -296,6 +298,7 @@ class SpeakerDaemon:
             "config_file": self._source.where,
             "config_loaded_at": timestamp(self._reloads.last_success_at),
             "config_refused": self._refused,
+            "resource_problems": self._source.numbers().get("resource_problems"),
             "loop_lag_max_s": round(self._lag.recent_max_s, 4),
             "memory_octets": memory_octets(),
             "log_lines_dropped": self._writer.dropped,

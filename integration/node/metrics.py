@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ class ReloadCounts:
     failures: int = 0
     last_success_at: float = 0.0  # seconds since the epoch
     last_failure_at: float = 0.0
+    effects: Counter[str] = field(default_factory=Counter)  # of the changes that were taken over
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,12 @@ def _about_reloads(reloads: ReloadCounts) -> Iterator[Metric]:
     counts.add_metric(["success"], reloads.successes)
     counts.add_metric(["failure"], reloads.failures)
     yield counts
+    effects = CounterMetricFamily(
+        "catbird_config_changes", "Changed fields, peers added and removed, by what they cost.", labels=["effect"]
+    )
+    for effect, count in reloads.effects.items():
+        effects.add_metric([effect], count)
+    yield effects
     for result, at in (("success", reloads.last_success_at), ("failure", reloads.last_failure_at)):
         yield GaugeMetricFamily(
             f"catbird_config_last_reload_{result}_timestamp_seconds", f"Of the last {result}, 0 = never.", value=at

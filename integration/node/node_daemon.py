@@ -51,9 +51,9 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
     try:
         settings = load_settings(arguments.datastore, config_file=arguments.config)
         datastore = open_datastore(settings)
-    except DatastoreError as error:
+        node = arguments.node or node_name(os.environ)
+    except (DatastoreError, StartUpError) as error:
         return _fail(program, str(error))
-    node = arguments.node or node_name(os.environ)
 
     async def run(log: EventLog, writer: LineWriter) -> int:
         source = DatastoreSource(

@@ -16,9 +16,10 @@ from typing import Any
 
 from bgp.ports import EventSink
 from integration.datastore.client import ResourceClient
-from integration.datastore.errors import DatastoreError, DoesNotExist, UpdateConflict
+from integration.datastore.errors import DatastoreError, DoesNotExist, Invalid, Unreadable, UpdateConflict
 from integration.datastore.syncer import Status, Syncer, Update
 from integration.resources.base import ResourceError
+from integration.resources.keys import Key
 from integration.resources.models.nodes import CalicoNodeStatus
 from integration.version import VERSION
 
@@ -139,39 +140,42 @@ class NodeStatusReporter:
             await asyncio.sleep(period_s)
 
     async def write_once(self, name: str, spec: Object) -> bool:
-        """Until it is written; False: the resource is gone or another."""
-        pause_s, conflicts = FIRST_PAUSE_S, 0
+        """Until it is written, or never can be; False: the resource is gone."""
+        pause_s, conflicts, told = FIRST_PAUSE_S, 0, ""
         while True:
             try:
-                return await self.write(name, spec)
+                await self.write(name, spec)
+                return True
             except DoesNotExist:
                 return False
             except UpdateConflict as error:
                 conflicts += 1
-                if conflicts == TRIES:
-                    self.log.event("node_status_failed", level="warning", resource=name, error=str(error))
-                    return True
-                continue  # somebody wrote it meanwhile: once more from what it is now
-            except (DatastoreError, ResourceError) as error:
+                if conflicts < TRIES:
+                    continue  # somebody wrote it meanwhile: once more from what it is now
+                found: Exception = error
+            except (Invalid, Unreadable, ResourceError) as error:
                 self.log.event("node_status_failed", level="warning", resource=name, error=str(error))
-            except Exception as error:  # of a view: the next report may do, and the speaker is not to suffer
-                self.log.event("node_status_failed", level="error", resource=name,
-                               error=f"{type(error).__name__}: {error}")  # fmt: skip
+                return True
+            except Exception as error:  # the datastore's, or a view's: the speaker is not to suffer from it
+                found = error
+            text = str(found) if isinstance(found, DatastoreError) else f"{type(found).__name__}: {found}"
+            if text != told:
+                told = text
+                self.log.event("node_status_failed", level="warning", resource=name, error=text)
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
-    async def write(self, name: str, spec: Object) -> bool:
-        resource = await self.client.get(CalicoNodeStatus, name)
-        value = resource.to_json()
-        if value.get("spec") != spec:
-            return bool(value.get("spec", {}).get("node") == self.node)  # the watch will say so, too
+    async def write(self, name: str, spec: Object) -> None:
+        entry = await self.client.datastore.get(Key(KIND, name))
+        if entry.value.get("spec") != spec:
+            return  # the watch is about to say so
         status = await self.made(spec["classes"])
-        before = value.get("status") or {}
+        before = entry.value.get("status") or {}
         if {**status, "lastUpdated": before.get("lastUpdated")} == before:
-            return True
-        value["status"] = {**status, "lastUpdated": rfc3339(self.clock())}
+            return
+        value = {**entry.value, "status": {**status, "lastUpdated": rfc3339(self.clock())}}
+        # With the revision that was read: an UpdateConflict if somebody wrote since.
         await self.client.replace(CalicoNodeStatus.from_json(value))
-        return True
 
     async def made(self, classes: Iterable[str]) -> Object:
         """The status but for lastUpdated, with the classes that are asked for."""

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.datastore`: compare-and-swap writes a second from several processes, and how soon a watch tells.
+"""`python -m tests.bench.datastore`: compare-and-swap writes a second, how soon a watch tells, how soon a node knows a large cluster.
 
 The local file, and with `--etcd URL` a server as well. Each writer increments counters of its own, so that every write is
 one compare-and-swap without a loser; the end checks that all were counted.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import subprocess
@@ -18,11 +19,16 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from integration.bgpconfig import Environment
 from integration.datastore.api import Datastore
 from integration.datastore.settings import load_settings, open_datastore
+from integration.node.datastore_source import DatastoreSource
+from integration.node.logs import EventLog
 from integration.resources.keys import Key
+from tests.bench.bgpconfig import ME, resources
 from tests.bench.daemons import REPOSITORY
 
+NODES, PEERS = 5000, 50
 AT_ONCE = 50  # tasks in each process, as a node agent has
 
 
@@ -89,6 +95,27 @@ async def latency(url: str) -> list[float]:
             await store.close()
 
 
+async def resync(url: str) -> float:
+    """Seconds from nothing to a node's configuration, in a cluster of 5,000 nodes and 50 BGPPeers."""
+    store = open_datastore(load_settings(url))
+    for at in range(0, len(given := resources(NODES, PEERS)), 500):
+        await asyncio.gather(*(store.apply(key, value) for key, value in given[at : at + 500]))
+    log = EventLog(lambda _: None, log_format="json", level="error", colors=False)
+    source = DatastoreSource(store, url, ME, Environment(), log, writes_routes=False)
+    gc.collect()
+    gc.freeze()
+    begin = time.monotonic()
+    following = asyncio.create_task(source.run())
+    await source.in_sync.wait()
+    peers = len(source.load().peers)
+    took_s = time.monotonic() - begin
+    assert peers > NODES
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await store.close()
+    return took_s
+
+
 def measure(url: str, processes: int, seconds: float) -> str:
     command = [sys.executable, "-m", "tests.bench.datastore", "--part", url, "--seconds", str(seconds), "--who"]
     running = [
@@ -100,7 +127,8 @@ def measure(url: str, processes: int, seconds: float) -> str:
     p50, p99 = statistics.median(late), late[int(len(late) * 0.99)]
     kind = url.partition(":")[0]
     return (
-        f"{kind}: {writes / seconds:.0f} writes/s from {processes} processes; watch p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        f"{kind}: {writes / seconds:.0f} writes/s from {processes} processes; watch p50 {p50:.1f} ms, p99 {p99:.1f} ms; "
+        f"{NODES} nodes and {PEERS} peers to a configuration {asyncio.run(resync(url)):.2f} s"
     )
 
 

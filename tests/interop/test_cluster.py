@@ -245,6 +245,9 @@ def test_a_poisoned_resource_is_named_and_leaves_the_rest_running(cluster: Clust
         assert words.lower() in text.lower(), f"{what}: {text}"
         problems = cluster.one.show("/v1/config")["problems"]
         assert any(words.lower() in problem.lower() for problem in problems), problems
+        if what == "AS 0":
+            assert "# not used as written: BGPPeer poison" in cluster.one.cli("show", "config")
+            assert "1, see `catbird show config`" in cluster.one.cli("show", "status")
         cluster.store.delete(kind, name)
         if kind == "BGPFilter":
             cluster.store.delete("BGPPeer", "user")

@@ -1,1 +1,6 @@
-"""What a node does before its speaker runs: who it is, its addresses, and what a new cluster lacks."""
+"""What calico-node does before it routes: who this node is, where it is, and what a cluster needs to begin with."""
+
+from integration.node.startup.run import monitor_addresses, start_up
+from integration.node.startup.variables import StartUpError
+
+__all__ = ["StartUpError", "monitor_addresses", "start_up"]

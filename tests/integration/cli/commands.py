@@ -38,8 +38,9 @@ class Commands:
             patch.delenv(name, raising=False)
             patch.delenv(f"CALICO_{name}", raising=False)
 
-    def __call__(self, *arguments: str, stdin: str = "") -> Done:
-        self._patch.setattr("sys.stdin", io.StringIO(stdin))
+    def __call__(self, *arguments: str, stdin: str | bytes = "") -> Done:
+        octets = stdin if isinstance(stdin, bytes) else stdin.encode()
+        self._patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(octets)))
         self._capture.readouterr()
         code = main([*arguments, "--datastore", self.store])
         out, err = self._capture.readouterr()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from integration.datastore.settings import load_settings, open_datastore
+from integration.resources.keys import Key
 from integration.resources.kinds import ALL
 from integration.resources.yaml_text import load_all
 from tests.integration.cli.commands import Commands, document, peer
@@ -236,6 +239,7 @@ def test_patch_merges_and_null_removes(catbird: Commands) -> None:
         ('{"metadata": {"name": "y"}}', "metadata.name = 'y': cannot be changed"),
         ('{"spec": "x"}', "spec = 'x': is not an object"),
         ('{"metadata": null}', "metadata.name: cannot be changed"),
+        ('{"metadata": "x"}', "metadata = 'x': is not an object"),
         ('{"spec": ', "the patch is no JSON"),
         ("spec", "the patch is no object"),
     ],
@@ -274,6 +278,33 @@ def test_what_is_not_for_people_to_write_is_refused(catbird: Commands) -> None:
     assert "its tier ops does not exist; create the Tier ops first" in catbird("apply", "-f", "-", stdin=lost).err
 
 
+def test_pools_may_neither_overlap_nor_change_their_addresses(catbird: Commands) -> None:
+    catbird.applied(document("IPPool", "one", {"cidr": "10.0.0.0/16"}))
+    other = document("IPPool", "two", {"cidr": "10.0.128.0/17"})
+    for verb in ("apply", "create"):
+        done = catbird(verb, "-f", "-", stdin=other)
+        assert (done.code, "= '10.0.128.0/17': overlaps with the 10.0.0.0/16 of IPPool one" in done.err) == (1, True)
+    changed = document("IPPool", "one", {"cidr": "10.0.0.0/15", "blockSize": 28})
+    done = catbird("apply", "-f", "-", stdin=changed)
+    assert "spec.cidr = '10.0.0.0/15': cannot be changed from 10.0.0.0/16; allowed: another pool" in done.err
+    assert "spec.blockSize = 28: cannot be changed from 26" in done.err
+    assert "cannot be changed from 26" in catbird("patch", "pool", "one", "-p", "spec: {blockSize: 28}").err
+    planned = catbird("plan", "-f", "-", stdin=changed + other)
+    assert [line.split(":")[0] for line in planned.lines[:2]] == [
+        "IPPool one would be refused",
+        "IPPool two would be refused",
+    ]
+    assert catbird("patch", "pool", "one", "-p", "spec: {disabled: true}").code == 0
+
+
+def test_a_policy_is_planned_and_applied_with_the_tier_before_it(catbird: Commands) -> None:
+    policy = document("GlobalNetworkPolicy", "ops.web", {"tier": "ops", "selector": "all()"})
+    assert catbird("plan", "-f", "-", stdin=policy).code == 1
+    both = document("Tier", "ops", {"order": 7}) + policy
+    assert catbird("plan", "-f", "-", stdin=both).code == 0
+    assert catbird("apply", "-f", "-", stdin=both).out == "Successfully applied 2 resource(s)\n"
+
+
 def test_directories_and_empty_files(catbird: Commands) -> None:
     catbird.file("cluster/a.yaml", peer("tor1"))
     catbird.file("cluster/deeper/b.json", peer("tor2").removeprefix("---\n"))
@@ -304,6 +335,49 @@ def test_what_is_said_to_commands_that_make_no_sense(
     done = catbird(*arguments)
     assert (done.code, done.out) == (code, "")
     assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [
+        (b"\xff\xfe", "stdin: is no UTF-8 text"),
+        (b"kind: x\n# \x00", "stdin: unacceptable character #x0000"),
+        (b"a: [", "stdin, line 1: "),
+        (b"{" * 100_000, "stdin: is nested too deeply"),
+        (b"7", "stdin, document 1, line 1: 7 is not a resource"),
+    ],
+)
+def test_what_is_no_text_of_resources_is_said_in_a_line(catbird: Commands, octets: bytes, said: str) -> None:
+    for verb in ("apply", "plan"):
+        done = catbird(verb, "-f", "-", stdin=octets)
+        assert (done.code, done.out) == (1, "")
+        assert said in done.err
+        assert len(done.err.splitlines()) == 2
+
+
+def test_what_others_stored_wrongly_is_shown_and_can_be_replaced_or_deleted(catbird: Commands) -> None:
+    catbird.applied(peer("tor1"))
+    broken = {"kind": "BGPPeer", "metadata": {"name": "tor1", "labels": 7}, "spec": [1]}
+
+    async def store() -> None:
+        datastore = open_datastore(load_settings(catbird.store))
+        await datastore.apply(Key("BGPPeer", "tor1"), broken)
+        await datastore.close()
+
+    for mend in (["apply", "-f", "-"], ["replace", "-f", "-"], ["delete", "bgppeer", "tor1"]):
+        asyncio.run(store())
+        assert catbird("get", "bgppeers").lines[1].split() == ["tor1", "(global)", "0"]
+        assert "metadata.labels = 7: is not an object" in catbird("label", "bgppeer", "tor1", "a=b").err
+        assert "spec = [1]: is not an object" in catbird("patch", "bgppeer", "tor1", "-p", "{}").err
+        assert catbird(*mend, stdin=peer("tor1")).code == 0
+
+
+def test_the_identity_of_a_resource_outlives_patches(catbird: Commands) -> None:
+    catbird.applied(peer("tor1"))
+    before = catbird("get", "bgppeer", "tor1", "-o", "json").json["metadata"]
+    assert catbird("patch", "bgppeer", "tor1", "-p", "metadata: {uid: x, annotations: {a: b}}").code == 0
+    after = catbird("get", "bgppeer", "tor1", "-o", "json").json["metadata"]
+    assert (after["uid"], after["annotations"]) == (before["uid"], {"a": "b"})
 
 
 def test_a_datastore_that_is_not_there_is_one_line(catbird: Commands) -> None:

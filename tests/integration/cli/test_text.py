@@ -178,7 +178,7 @@ def test_status_says_why_it_is_not_ready() -> None:
     }
     text = text_of(status_lines(view, plain))
     assert "ready      no, not converged: no session with tor1" in text
-    assert "refused    the file on disk is refused: speaker.toml:3: asn" in text
+    assert "refused    what is there now is refused: speaker.toml:3: asn" in text
     assert "memory     40 MiB" in text
 
 
@@ -226,7 +226,7 @@ def test_the_configuration_says_that_the_file_on_disk_is_refused() -> None:
         text_of(config_lines(view))
         == """\
 # /etc/catbird/speaker.toml, read yesterday; passwords are not shown
-# since today the file on disk is refused:
+# since today what is there now is refused:
 #   speaker.toml:3: asn: not a number
 #   speaker.toml:9: unknown key
 

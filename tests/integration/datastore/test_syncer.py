@@ -193,6 +193,19 @@ def test_a_kind_that_is_not_there_keeps_nobody_waiting(tmp_path: Path) -> None:
     play(tmp_path, story, before)
 
 
+def test_a_kind_that_is_not_there_is_an_answer_too(tmp_path: Path) -> None:
+    async def before(store: Gate) -> None:
+        store.without.add("IPPool")
+        store.failure = Unavailable("connection refused")
+
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: "lost: connection refused" in seen.statuses)
+        store.failure = None
+        await seen.until(lambda: seen.statuses[-2:] == ["back", "in-sync"])
+
+    play(tmp_path, story, before)
+
+
 def test_what_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
     async def before(store: Gate) -> None:
         await two_peers(store)

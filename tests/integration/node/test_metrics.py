@@ -52,6 +52,14 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, frozenset(labels.items())]
 
 
+def test_what_changes_cost_is_counted() -> None:
+    reloads = ReloadCounts()
+    reloads.effects.update(("reset", "live", "live"))
+    made = scrape(sources([], reloads=reloads))
+    counts = {dict(labels)["effect"]: value for (name, labels), value in made.items() if "config_changes_total" in name}
+    assert counts == {"reset": 1, "live": 2}
+
+
 def test_problems_of_resources_are_a_gauge() -> None:
     assert scrape(sources([]))["catbird_resource_problems", frozenset()] == 2
 

@@ -105,7 +105,7 @@ def test_sighup_reloads_at_once_and_a_bad_file_keeps_the_running_configuration(t
             [sys.executable, "-m", "integration.catbird", "show", "config", "--socket", str(tmp_path / "a.sock")],
             capture_output=True, text=True, timeout=30, cwd=ROOT, check=True,
         ).stdout  # fmt: skip
-        assert "the file on disk is refused:" in shown
+        assert "what is there now is refused:" in shown
         running.config.write_text(text + ORIGINATE.format(8))
         running.process.send_signal(signal.SIGHUP)
         until(lambda: not config_of(running)["refused"], "a good file clears it")

@@ -1,11 +1,10 @@
-"""What a node writes before its speaker runs, in a real store; the machine's interfaces are the test's."""
+"""What a start leaves behind in the datastore, in a real network namespace."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address, ip_interface
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,240 +13,379 @@ import pytest
 from integration.datastore.client import ResourceClient
 from integration.datastore.errors import Unavailable
 from integration.datastore.local.driver import LocalDatastore
-from integration.node.logs import EventLog
-from integration.node.startup.autodetection import DetectionError, Interface, detect
-from integration.node.startup.start_up import StartUp, StartUpError, node_name
-from integration.resources.models.ipam import IPPool
-from integration.resources.models.nodes import ClusterInformation, Node
+from integration.node.startup import StartUpError, monitor_addresses, node_name, start_up
+from integration.resources.keys import Key
+from integration.version import VERSION
+from tests.bgp.world import Told
+from tests.integration.node.startup.world import World
+from tests.netns import Namespace, network_namespace, wire
 
-KNOWN = (
-    Interface(1, "lo", (ip_interface("127.0.0.1/8"), ip_interface("::1/128"))),
-    Interface(2, "eth0", (ip_interface("10.0.0.5/24"), ip_interface("fd00::5/64"), ip_interface("fe80::1/64"))),
-    Interface(3, "eth1", (ip_interface("192.168.7.5/20"),)),
-    Interface(4, "docker0", (ip_interface("172.17.0.1/16"),)),
-    Interface(5, "cali123", (ip_interface("169.254.1.1/32"),)),
-)
+pytestmark = pytest.mark.root
 
 
-@pytest.mark.parametrize(
-    ("method", "version", "found"),
-    [
-        ("", 4, "192.168.7.5/20"),  # the last interface comes first, as in Calico
-        ("first-found", 6, "fd00::5/64"),
-        ("interface=eth0", 4, "10.0.0.5/24"),
-        ("interface=eth.*,lo", 4, "192.168.7.5/20"),
-        ("interface=docker", 4, "172.17.0.1/16"),  # asked for by name, nothing is excluded
-        ("interface=ens", 4, None),
-        ("skip-interface=eth1", 4, "10.0.0.5/24"),
-        ("cidr=10.0.0.0/8", 4, "10.0.0.5/24"),
-        ("cidr=172.16.0.0/12,fd00::/8", 6, "fd00::5/64"),
-        ("cidr=203.0.113.0/24", 4, None),
-        ("kubernetes-internal-ip", 4, "10.0.0.5/24"),
-    ],
-)
-def test_methods_find_what_calicos_find(method: str, version: int, found: str | None) -> None:
-    made = detect(method, version, KNOWN, [ip_address("10.0.0.5")])
-    assert (None if made is None else str(made)) == found
-
-
-@pytest.mark.parametrize(
-    "method", ["eth0", "interface=", "interface=(", "cidr=no", "cidr=", "can-reach=", "first-found=x"]
-)
-def test_a_method_that_is_none_is_refused(method: str) -> None:
-    with pytest.raises(DetectionError, match=re.escape(repr(method))):
-        detect(method, 4, KNOWN)
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, line: str) -> None:
-        self.text += line
-
-
-Play = Callable[..., Any]
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    with network_namespace() as inside, network_namespace() as outside:
+        wire(inside, "eth0", outside, "eth0")
+        wire(inside, "cali1", outside, "cali1")
+        inside.ip("address add 10.1.0.1/24 dev eth0")
+        inside.ip("address add 2001:db8::1/64 dev eth0")
+        yield inside
 
 
 @pytest.fixture
-def lines() -> Lines:
-    return Lines()
+def world(tmp_path: Path, namespace: Namespace) -> World:
+    return World(tmp_path, namespace)
 
 
-@pytest.fixture
-def play(tmp_path: Path, lines: Lines) -> Play:
-    """Start a node with this environment; then ask the store."""
-
-    def main(
-        environment: Mapping[str, str],
-        *,
-        name: str = "n1",
-        known: Sequence[Interface] = KNOWN,
-        before: Sequence[Any] = (),
-    ) -> dict[str, Any]:
-        async def body() -> dict[str, Any]:
-            store = LocalDatastore(tmp_path / "store.db")
-            client = ResourceClient(store)
-            try:
-                for resource in before:
-                    await client.apply(resource)
-                log = EventLog(lines.write, log_format="json", level="info", colors=False)
-                await StartUp(client, name, environment, log, known=lambda: known).run()
-                return {
-                    "node": await client.get(Node, name),
-                    "pools": {pool.metadata.name: pool.spec for pool in await client.list(IPPool)},
-                    "cluster": await client.get(ClusterInformation, "default"),
-                }
-            finally:
-                await store.close()
-
-        return asyncio.run(body())
-
-    return main
+def test_a_first_start_makes_the_node_and_the_cluster(world: World) -> None:
+    assert world.start(AS="65001", CLUSTER_TYPE="k8s,bgp") == "n1"
+    assert world.bgp() == {"ipv4Address": "10.1.0.1/24", "asNumber": 65001}
+    information = world.spec("ClusterInformation", "default")
+    assert len(bytes.fromhex(information.pop("clusterGUID"))) == 16
+    assert information == {"datastoreReady": True, "calicoVersion": f"v{VERSION}", "clusterType": "k8s,bgp"}
+    v4, v6 = (world.spec("IPPool", f"default-ipv{version}-ippool") for version in (4, 6))
+    assert v4 == {
+        "cidr": "192.168.0.0/16", "vxlanMode": "Never", "ipipMode": "Never", "natOutgoing": True, "blockSize": 26,
+        "nodeSelector": "all()", "disableBGPExport": False, "allowedUses": ["Workload", "Tunnel"],
+        "assignmentMode": "Automatic",
+    }  # fmt: skip
+    assert v6["cidr"].startswith("fd")
+    assert v6["cidr"].endswith("::/48")
+    assert (v6["natOutgoing"], v6["blockSize"]) == (False, 122)
+    assert world.spec("FelixConfiguration", "default") == {"reportingInterval": "0s", "logSeverityScreen": "Info"}
+    # Nothing that would overrule what `default` comes to say.
+    assert world.spec("FelixConfiguration", "node.n1") == {"defaultEndpointToHostAction": "Return"}
+    assert world.names("BGPConfiguration") == ["default"]
+    assert world.names("Tier") == ["default", "kube-admin", "kube-baseline"]
+    assert world.name_file.read_text() == "n1"
 
 
-def test_a_first_node_makes_a_cluster(play: Play) -> None:
-    made = play({"CLUSTER_TYPE": "k8s,bgp", "AS": "1.10", "CALICO_K8S_NODE_REF": "node-1.example"})
-    bgp = made["node"].spec.bgp
-    assert (bgp.ipv4_address, bgp.ipv6_address, bgp.as_number) == ("192.168.7.5/20", "", 65546)
-    assert [(one.node_name, one.orchestrator) for one in made["node"].spec.orch_refs] == [("node-1.example", "k8s")]
-    # 192.168.0.0/16 holds an address of this machine, 172.17.0.0/16 too.
-    assert {name: pool.cidr for name, pool in made["pools"].items()} == {"default-ipv4-ippool": "172.16.0.0/16"}
-    spec = made["cluster"].spec
-    assert re.fullmatch("[0-9a-f]{32}", spec.cluster_guid)
-    assert (spec.cluster_type, spec.datastore_ready) == ("k8s,bgp", True)
+def test_a_second_start_writes_nothing(world: World) -> None:
+    world.start(IP="autodetect", IP6="autodetect")
+    kinds = {
+        "Node": "n1",
+        "ClusterInformation": "default",
+        "IPPool": "default-ipv6-ippool",
+        "FelixConfiguration": "default",
+    }
+    before = {kind: world.value(kind, name) for kind, name in kinds.items()}
+    world.log.events.clear()
+    world.start(IP="autodetect", IP6="autodetect")
+    assert {kind: world.value(kind, name) for kind, name in kinds.items()} == before
+    assert [name for name, _ in world.log.events] == ["node_ready"]
 
 
-def test_starting_again_changes_nothing(play: Play) -> None:
-    first = play({"IP": "autodetect"})
-    again = play({"IP": "autodetect"})
-    assert again["node"] == first["node"]
-    assert again["cluster"] == first["cluster"]
-    assert again["pools"] == first["pools"]
-
-
-def test_a_stored_address_stays_unless_asked_to_detect(play: Play) -> None:
-    held = Node.from_json(
-        {"metadata": {"name": "n1"}, "spec": {"bgp": {"ipv4Address": "10.9.9.9/24", "asNumber": 65009}}}
-    )
-    assert play({}, before=[held])["node"].spec.bgp.ipv4_address == "10.9.9.9/24"
-    made = play({"IP": "autodetect"})["node"].spec.bgp
-    assert (made.ipv4_address, made.as_number) == ("192.168.7.5/20", 65009)
-    # What cannot be found any more is kept.
-    assert play({"IP": "autodetect"}, known=KNOWN[:1])["node"].spec.bgp.ipv4_address == "192.168.7.5/20"
-
-
-@pytest.mark.parametrize(
-    ("environment", "ipv4", "ipv6"),
-    [
-        ({"IP": "10.0.0.5"}, "10.0.0.5/24", ""),  # with the length of the interface that has it
-        ({"IP": "10.0.0.77"}, "10.0.0.77", ""),
-        ({"IP": "10.0.0.77/22"}, "10.0.0.77/22", ""),
-        ({"IP": "none", "IP6": "autodetect"}, "", "fd00::5/64"),
-        ({"IP6": "fd00::9/64", "IP_AUTODETECTION_METHOD": "cidr=10.0.0.0/8"}, "10.0.0.5/24", "fd00::9/64"),
-    ],
-)
-def test_addresses_as_they_are_given(play: Play, environment: dict[str, str], ipv4: str, ipv6: str) -> None:
-    bgp = play(environment)["node"].spec.bgp
-    assert (bgp.ipv4_address, bgp.ipv6_address) == (ipv4, ipv6)
-
-
-def test_pools_as_they_are_wished(play: Play) -> None:
-    pools = play(
-        {
-            "IP6": "autodetect",
-            "CALICO_IPV4POOL_CIDR": "10.244.0.0/16",
-            "CALICO_IPV4POOL_IPIP": "CrossSubnet",
-            "CALICO_IPV4POOL_BLOCK_SIZE": "27",
-            "CALICO_IPV4POOL_NODE_SELECTOR": "has(rack)",
-            "CALICO_IPV4POOL_NAT_OUTGOING": "false",
-            "CALICO_IPV4POOL_DISABLE_BGP_EXPORT": "true",
-        }
-    )["pools"]
-    pool = pools["default-ipv4-ippool"]
-    assert (pool.cidr, pool.ipip_mode, pool.block_size, pool.node_selector) == (
-        "10.244.0.0/16",
-        "CrossSubnet",
-        27,
-        "has(rack)",
-    )
-    assert (pool.nat_outgoing, pool.disable_bgp_export) == (False, True)
-    assert re.fullmatch(r"fd[0-9a-f:]+::/48", pools["default-ipv6-ippool"].cidr)
-
-
-@pytest.mark.parametrize("environment", [{"NO_DEFAULT_POOLS": "true"}, {"CALICO_IPV4POOL_CIDR": "none"}])
-def test_no_pools_where_none_are_wished(play: Play, environment: dict[str, str]) -> None:
-    assert play(environment)["pools"] == {}
-
-
-def test_a_pool_that_is_there_is_enough(play: Play) -> None:
-    mine = IPPool.from_json({"metadata": {"name": "mine"}, "spec": {"cidr": "10.1.0.0/16"}})
-    assert set(play({}, before=[mine])["pools"]) == {"mine"}
-
-
-OTHER = Node.from_json({"metadata": {"name": "n2"}, "spec": {"bgp": {"ipv4Address": "192.168.7.5/24"}}})
+def test_what_others_wrote_stays(world: World) -> None:
+    world.put("Node", "n1", {"bgp": {"ipv4Address": "10.9.9.9/24", "asNumber": 7, "routeReflectorClusterID": "1.0.0.1"},
+                             "fromTheFuture": 1}, labels={"rack": "a"})  # fmt: skip
+    world.put("ClusterInformation", "default", {"clusterGUID": "ab" * 16, "calicoVersion": "v3.30.0",
+              "datastoreReady": False, "clusterType": "k8s"})  # fmt: skip
+    world.put("IPPool", "mine", {"cidr": "10.200.0.0/16"})
+    world.put("IPPool", "broken", {"cidr": 5})
+    world.put("Node", "broken", {"bgp": {"asNumber": "what?"}})
+    world.put("FelixConfiguration", "default", {"logSeverityScreen": "Debug"})
+    world.start(CLUSTER_TYPE="k8s,bgp")
+    node = world.value("Node", "n1")
+    assert node["spec"]["bgp"] == {"ipv4Address": "10.9.9.9/24", "asNumber": 7, "routeReflectorClusterID": "1.0.0.1"}
+    assert node["spec"]["fromTheFuture"] == 1
+    assert node["metadata"]["labels"] == {"rack": "a"}
+    assert world.spec("ClusterInformation", "default") == {
+        "clusterGUID": "ab" * 16, "calicoVersion": "v3.30.0", "datastoreReady": False, "clusterType": "k8s,bgp"
+    }  # fmt: skip
+    assert world.names("IPPool") == ["broken", "default-ipv6-ippool", "mine"]
+    assert world.spec("FelixConfiguration", "default") == {"logSeverityScreen": "Debug", "reportingInterval": "0s"}
+    # An address that is not here is kept, and told.
+    assert world.log.named("node_address_elsewhere")[0]["address"] == "10.9.9.9/24"
 
 
 @pytest.mark.parametrize(
-    ("environment", "words"),
+    ("variables", "stored", "expected"),
     [
-        ({"IP": "nonsense"}, "IP: 'nonsense'"),
-        ({"IP": "fd00::1"}, "not of IPv4"),
-        ({"IP": "none"}, "has no address"),
-        ({"IP_AUTODETECTION_METHOD": "interface=ens"}, "IP_AUTODETECTION_METHOD=interface=ens finds no IPv4 address"),
-        ({"IP_AUTODETECTION_METHOD": "best"}, "is no autodetection method; one of first-found"),
-        ({"AS": "0"}, "AS is '0'"),
-        ({"AS": "1.70000"}, "AS is '1.70000'"),
-        ({"CALICO_IPV4POOL_CIDR": "10.0.0.0/40"}, "spec.cidr"),
-        ({"CALICO_IPV4POOL_BLOCK_SIZE": "big"}, "CALICO_IPV4POOL_BLOCK_SIZE is 'big'"),
-        ({"CALICO_IPV4POOL_NAT_OUTGOING": "maybe"}, "CALICO_IPV4POOL_NAT_OUTGOING is 'maybe'"),
+        ({"IP": "10.1.0.1"}, {}, {"ipv4Address": "10.1.0.1/24"}),
+        ({"IP": "10.1.0.1/28"}, {}, {"ipv4Address": "10.1.0.1/28"}),
+        ({"IP": "192.0.2.7"}, {}, {"ipv4Address": "192.0.2.7/32"}),
+        ({"IP": "autodetect"}, {"ipv4Address": "10.9.0.1/24"}, {"ipv4Address": "10.1.0.1/24"}),
+        ({"IP": ""}, {"ipv4Address": "10.9.0.1/24"}, {"ipv4Address": "10.9.0.1/24"}),
+        ({"IP": "none"}, {"ipv4Address": "10.9.0.1/24"}, {"ipv4Address": "10.9.0.1/24"}),
+        ({"IP": "none", "IP6": "autodetect"}, {}, {"ipv6Address": "2001:db8::1/64"}),
+        ({"IP6": "2001:db8::1"}, {}, {"ipv4Address": "10.1.0.1/24", "ipv6Address": "2001:db8::1/64"}),
+        ({"AS": "1.1"}, {"asNumber": 5}, {"ipv4Address": "10.1.0.1/24", "asNumber": 65537}),
+        # Interfaces come and go; a detection that fails keeps what there is.
+        (
+            {"IP": "autodetect", "IP_AUTODETECTION_METHOD": "interface=eth9"},
+            {"ipv4Address": "10.1.0.1/24"},
+            {"ipv4Address": "10.1.0.1/24"},
+        ),
+        ({"CALICO_NETWORKING_BACKEND": "none", "AS": "x", "IP": "x"}, {}, {}),
     ],
 )
-def test_what_cannot_be_meant_names_the_variable(play: Play, environment: dict[str, str], words: str) -> None:
-    with pytest.raises(StartUpError, match=re.escape(words)):
-        play(environment)
+def test_the_nodes_address(
+    world: World, variables: dict[str, str], stored: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    if stored:
+        world.put("Node", "n1", {"bgp": stored})
+    world.start(**variables)
+    assert world.bgp() == expected
 
 
-def test_an_address_of_another_node_stops_us_unless_told_otherwise(play: Play) -> None:
-    with pytest.raises(StartUpError, match="node n2 too"):
-        play({}, before=[OTHER])
-    assert play({"DISABLE_NODE_IP_CHECK": "true"})["node"].spec.bgp.ipv4_address == "192.168.7.5/20"
+def test_interfaces_are_listed_for_the_families_in_use(world: World) -> None:
+    world.start(IP="autodetect")
+    assert world.spec("Node", "n1")["interfaces"] == [{"name": "eth0", "addresses": ["10.1.0.1"]}]
+    world.start(IP="autodetect", IP6="autodetect")
+    (listed,) = world.spec("Node", "n1")["interfaces"]
+    assert listed["addresses"][:2] == ["10.1.0.1", "2001:db8::1"]  # and the link-local one
 
 
-def test_a_datastore_that_is_away_is_waited_for(tmp_path: Path, lines: Lines) -> None:
-    class Away(LocalDatastore):
-        left = 3
+def test_pools_as_the_variables_say(world: World) -> None:
+    world.start(
+        CALICO_IPV4POOL_CIDR="10.244.0.0/16", CALICO_IPV4POOL_BLOCK_SIZE="24", CALICO_IPV4POOL_IPIP="cross-subnet",
+        CALICO_IPV4POOL_NAT_OUTGOING="false", CALICO_IPV4POOL_NODE_SELECTOR="rack == 'a'",
+        CALICO_IPV4POOL_DISABLE_BGP_EXPORT="true", CALICO_IPV6POOL_CIDR="fd00:1::/64", CALICO_IPV6POOL_VXLAN="Always",
+        CALICO_IPV6POOL_NAT_OUTGOING="true", CALICO_IPV6POOL_BLOCK_SIZE="120",
+    )  # fmt: skip
+    v4, v6 = (world.spec("IPPool", f"default-ipv{version}-ippool") for version in (4, 6))
+    told = ("cidr", "blockSize", "ipipMode", "vxlanMode", "natOutgoing", "nodeSelector", "disableBGPExport")
+    assert [v4[name] for name in told] == ["10.244.0.0/16", 24, "CrossSubnet", "Never", False, "rack == 'a'", True]
+    assert [v6[name] for name in told] == ["fd00:1::/64", 120, "Never", "Always", True, "all()", False]
 
-        async def list(self, kind: str, **options: Any) -> Any:
-            self.left -= 1
-            if self.left > 0:
-                raise Unavailable("no route to host")
-            return await super().list(kind, **options)
 
-    async def body() -> Node:
-        store = Away(tmp_path / "store.db")
-        client = ResourceClient(store)
+def test_no_pools_where_none_are_wanted(world: World) -> None:
+    world.start(NO_DEFAULT_POOLS="true")
+    assert world.names("IPPool") == []
+    world.start(CALICO_IPV4POOL_CIDR="none", FELIX_IPV6SUPPORT="false")
+    assert world.names("IPPool") == []
+
+
+def test_the_default_pool_holds_no_address_of_the_node(tmp_path: Path) -> None:
+    with network_namespace() as namespace:
+        wire(namespace, "eth0", namespace, "far")
+        namespace.ip("address add 192.168.3.1/24 dev eth0")
+        namespace.ip("address add 172.16.0.1/24 dev eth0")
+        world = World(tmp_path, namespace)
+        world.start()
+        assert world.spec("IPPool", "default-ipv4-ippool")["cidr"] == "172.17.0.0/16"
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "variable", "words"),
+    [
+        ({"NODENAME": "under_score"}, "NODENAME", "'under_score' cannot be the name of a node; set NODENAME to"),
+        ({"IP": "10.0.0"}, "IP", "'10.0.0' is not an IP address; give an IPv4 address"),
+        ({"IP6": "10.0.0.1"}, "IP6", "is not an IPv6 address"),
+        ({"IP": "none"}, "IP", "neither an IPv4 nor an IPv6 address; set IP or IP6"),
+        ({"IP_AUTODETECTION_METHOD": "interface=eth9"}, "IP_AUTODETECTION_METHOD", "(interfaces here: lo, "),
+        ({"IP6": "autodetect", "IP6_AUTODETECTION_METHOD": "cidr=2001:db8:9::/48"}, "IP6_AUTODETECTION_METHOD",
+         "finds nothing: no interface in these networks has a global IPv6 address"),
+        ({"AS": "many"}, "AS", "'many' is not an AS number"),
+        ({"AS": "0"}, "AS", "RFC 7607"),
+        ({"NO_DEFAULT_POOLS": "true", "CALICO_IPV4POOL_CIDR": "10.0.0.0/16"}, "NO_DEFAULT_POOLS",
+         "unset NO_DEFAULT_POOLS or CALICO_IPV4POOL_CIDR"),
+        ({"CALICO_IPV4POOL_CIDR": "10.0.0.0"}, "CALICO_IPV4POOL_CIDR", "has no prefix length; give an IPv4 CIDR"),
+        ({"CALICO_IPV6POOL_CIDR": "10.0.0.0/16"}, "CALICO_IPV6POOL_CIDR", "is not an IPv6 address"),
+        ({"CALICO_IPV4POOL_CIDR": "10.0.0.0/28"}, "CALICO_IPV4POOL_CIDR", "smaller than a block (/26)"),
+        ({"CALICO_IPV4POOL_BLOCK_SIZE": "33"}, "CALICO_IPV4POOL_BLOCK_SIZE", "give 20 to 32"),
+        ({"CALICO_IPV6POOL_BLOCK_SIZE": "64"}, "CALICO_IPV6POOL_BLOCK_SIZE", "give 116 to 128"),
+        ({"CALICO_IPV4POOL_NODE_SELECTOR": "rack =="}, "CALICO_IPV4POOL_NODE_SELECTOR", "write a selector such as"),
+        ({"CALICO_IPV4POOL_IPIP": "sometimes"}, "CALICO_IPV4POOL_IPIP", "set Never, Always or CrossSubnet"),
+        ({"CALICO_IPV6POOL_VXLAN": "on"}, "CALICO_IPV6POOL_VXLAN", "set Never, Always or CrossSubnet"),
+        ({"CALICO_IPV4POOL_IPIP": "Always", "CALICO_IPV4POOL_VXLAN": "Always"}, "CALICO_IPV4POOL_IPIP",
+         "set one of the two to Never"),
+        ({"CALICO_IPV4POOL_NAT_OUTGOING": "off"}, "CALICO_IPV4POOL_NAT_OUTGOING", "neither true nor false"),
+        ({"DISABLE_NODE_IP_CHECK": "maybe"}, "DISABLE_NODE_IP_CHECK", "set DISABLE_NODE_IP_CHECK=true or"),
+        ({"AUTODETECT_POLL_INTERVAL": "soon"}, "AUTODETECT_POLL_INTERVAL", "is not a duration; give a duration"),
+        ({"KUBECONFIG": "/nonexistent/kubeconfig"}, "DATASTORE_TYPE", "the access to Kubernetes is not usable"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_names_the_variable_and_the_fix(
+    world: World, variables: dict[str, str], variable: str, words: str
+) -> None:
+    with pytest.raises(StartUpError) as refused:
+        world.start(**variables)
+    assert refused.value.variable == variable
+    assert str(refused.value).startswith(f"{variable}: ")
+    assert words in str(refused.value)
+    assert not world.name_file.exists()
+
+
+def test_a_name_file_that_cannot_be_written_or_read_names_its_variable(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartUpError, match=r"^CALICO_NODENAME_FILE: .* cannot be written: File exists; .* set"):
+        world.start(CALICO_NODENAME_FILE=str(tmp_path / "file" / "nodename"), NODENAME="n1")
+    with pytest.raises(StartUpError, match=r"^CALICO_NODENAME_FILE: .* cannot be read: .*; .* set NODENAME"):
+        world.start(CALICO_NODENAME_FILE=str(tmp_path), NODENAME="")
+
+
+def test_the_name_is_taken_from_the_first_that_says_one(world: World) -> None:
+    assert world.start(NODENAME="Node-A.Example", HOSTNAME="other") == "node-a.example"
+    assert world.start(NODENAME="", HOSTNAME="other") == "node-a.example"  # remembered
+    world.name_file.unlink()
+    assert world.start(NODENAME="", HOSTNAME="Other", DISABLE_NODE_IP_CHECK="true") == "other"
+    assert world.name_file.read_text() == "other"
+
+
+def test_without_calicos_folder_no_name_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_name, "DEFAULT_NAME_FILE", str(world.name_file.parent / "lib" / "nodename"))
+    world.start(CALICO_NODENAME_FILE="")
+    assert world.log.named("node_name_not_written")
+    (world.name_file.parent / "lib").mkdir()
+    world.start(CALICO_NODENAME_FILE="")
+    assert (world.name_file.parent / "lib" / "nodename").read_text() == "n1"
+
+
+def test_an_address_of_another_node_is_refused(world: World) -> None:
+    world.put("Node", "n2", {"bgp": {"ipv4Address": "10.1.0.1/16"}})
+    with pytest.raises(StartUpError) as refused:
+        world.start()
+    assert str(refused.value) == (
+        "IP: 10.1.0.1 of node n1 is also the address of node n2; give one of them another address, "
+        "delete the Node n2 if it is gone, or set DISABLE_NODE_IP_CHECK=true"
+    )
+    assert world.names("Node") == ["n2"]
+    world.start(DISABLE_NODE_IP_CHECK="true")
+    assert world.bgp()["ipv4Address"] == "10.1.0.1/24"
+
+
+def test_a_detected_address_that_another_node_has_leaves_ours_without_one(world: World) -> None:
+    world.put("Node", "n1", {"bgp": {"ipv4Address": "10.9.0.1/24"}})
+    world.put("Node", "n2", {"bgp": {"ipv4Address": "10.1.0.1/24"}})
+    with pytest.raises(StartUpError, match="also the address of node n2"):
+        world.start(IP="autodetect")
+    assert world.bgp() == {}
+    assert world.log.named("node_address_changed")[0]["now"] == "10.1.0.1"
+
+
+# --- the datastore's absence ------------------------------------------------------------------------------------------
+
+
+class Flaky(LocalDatastore):
+    """Away for its first `absences` requests."""
+
+    absences = 0
+
+    def come_back_later(self) -> None:
+        if self.absences > 0:
+            self.absences -= 1
+            raise Unavailable("nobody listens there")
+
+    async def check(self) -> None:
+        self.come_back_later()
+        await super().check()
+
+    async def list(self, *args: Any, **named: Any) -> Any:
+        self.come_back_later()
+        return await super().list(*args, **named)
+
+
+def start_flaky(world: World, absences: int, **variables: str) -> str:
+    async def main() -> str:
+        datastore = Flaky(world.store)
+        datastore.absences = absences
         try:
-            log = EventLog(lines.write, log_format="json", level="info", colors=False)
-            await StartUp(client, "n1", {}, log, known=lambda: KNOWN).run()
-            return await client.get(Node, "n1")
+            return await start_up(ResourceClient(datastore), world.environment(**variables), world.log, patience_s=0.2)
         finally:
-            await store.close()
+            await datastore.close()
 
-    assert asyncio.run(body()).spec.bgp is not None
-    assert lines.text.count("datastore_waited_for") == 1
+    assert world.namespace
+    return world.namespace.call(lambda: asyncio.run(main()))
 
 
-@pytest.mark.parametrize(
-    ("environment", "written", "wanted"),
-    [
-        ({"NODENAME": "Given"}, "stored", "Given"),
-        ({}, "stored\n", "stored"),
-        ({"HOSTNAME": "Host-1"}, "", "host-1"),
-    ],
-)
-def test_the_nodes_name(tmp_path: Path, environment: dict[str, str], written: str, wanted: str) -> None:
-    file = tmp_path / "nodename"
-    if written:
-        file.write_text(written)
-    assert node_name(environment, file) == wanted
+def test_a_datastore_that_is_away_is_waited_for(world: World) -> None:
+    assert start_flaky(world, 5, WAIT_FOR_DATASTORE="true") == "n1"
+    assert world.log.named("datastore_away") == [{"level": "warning", "error": "nobody listens there"}]
+    assert world.log.named("datastore_back")
+
+
+def test_without_wait_for_datastore_patience_ends(world: World) -> None:
+    with pytest.raises(StartUpError) as refused:
+        start_flaky(world, 1000)
+    assert str(refused.value) == (
+        "WAIT_FOR_DATASTORE: the datastore did not answer for 0.2 s: nobody listens there; start it, "
+        "correct DATASTORE_TYPE and its address, or set WAIT_FOR_DATASTORE=true to wait"
+    )
+
+
+def test_nodes_that_start_at_once_make_one_cluster(world: World) -> None:
+    async def story(client: ResourceClient) -> list[str]:
+        def start(number: int) -> Any:
+            environment = world.environment(
+                NODENAME=f"n{number}", IP=f"10.1.0.{number}", CLUSTER_TYPE=f"kind{number}",
+                CALICO_NODENAME_FILE=str(world.name_file.with_name(f"name{number}")),
+            )  # fmt: skip
+            return start_up(client, environment, world.log)
+
+        return list(await asyncio.gather(*(start(number) for number in range(1, 9))))
+
+    assert world.play(story) == [f"n{number}" for number in range(1, 9)]
+    assert len(world.names("Node")) == 8
+    assert len(world.names("IPPool")) == 2
+    types = world.spec("ClusterInformation", "default")["clusterType"]
+    assert sorted(types.split(",")) == [f"kind{number}" for number in range(1, 9)]
+
+
+# --- addresses that change --------------------------------------------------------------------------------------------
+
+
+def monitored(tmp_path: Path, ips: str, other: str = "") -> tuple[World, BaseException | None]:
+    """A node that starts with 10.1.0.1/24; then `ip` commands are run, and the Node is awaited to change."""
+    with network_namespace() as namespace:
+        wire(namespace, "eth0", namespace, "far")
+        namespace.ip("address add 10.1.0.1/24 dev eth0")
+        world = World(tmp_path, namespace)
+        environment = world.environment(IP="autodetect", AUTODETECT_POLL_INTERVAL="50ms")
+        world.start(IP="autodetect")
+        if other:
+            world.put("Node", "n2", {"bgp": {"ipv4Address": other}})
+
+        async def story(client: ResourceClient) -> BaseException | None:
+            before = (await client.datastore.get(Key("Node", "n1"))).revision
+            watch = client.datastore.watch("Node", revision=(await client.datastore.list("Node")).revision)
+            monitor = asyncio.create_task(monitor_addresses(client, environment, "n1", world.log))
+            await asyncio.to_thread(namespace.ip_batch, ips)
+            async with asyncio.timeout(10):
+                async for event in watch:
+                    if event.entry and event.entry.key.name == "n1" and event.entry.revision != before:
+                        break
+            await watch.aclose()
+            await asyncio.wait([monitor], timeout=5 if other else 0)
+            monitor.cancel()
+            with suppress(asyncio.CancelledError, StartUpError):
+                await monitor
+            return None if monitor.cancelled() else monitor.exception()
+
+        return world, world.play(story)
+
+
+def test_a_changed_address_is_found_again(tmp_path: Path) -> None:
+    with_change = "address add 10.2.0.1/24 dev eth0\naddress del 10.1.0.1/24 dev eth0\n"
+    world, error = monitored(tmp_path, with_change)
+    assert error is None
+    world.namespace = None
+    assert world.bgp() == {"ipv4Address": "10.2.0.1/24"}
+
+
+def test_a_changed_address_that_another_node_has_ends_the_node(tmp_path: Path) -> None:
+    world, error = monitored(
+        tmp_path, "address add 10.2.0.1/24 dev eth0\naddress del 10.1.0.1/24 dev eth0\n", other="10.2.0.1/24"
+    )
+    assert isinstance(error, StartUpError)
+    assert "also the address of node n2" in str(error)
+    world.namespace = None
+    assert world.bgp() == {}
+
+
+def test_nothing_is_monitored_where_nothing_is_detected(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    log = Told()
+    world.play(
+        lambda client: asyncio.wait_for(monitor_addresses(client, world.environment(IP="10.0.0.1"), "n1", log), 5)
+    )
+    world.play(
+        lambda client: asyncio.wait_for(
+            monitor_addresses(client, world.environment(IP="autodetect", AUTODETECT_POLL_INTERVAL="0"), "n1", log), 5
+        )
+    )
+    assert log.events == []
