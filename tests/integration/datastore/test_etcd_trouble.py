@@ -16,8 +16,10 @@ import pytest
 from integration.datastore.errors import RevisionGone, Unavailable
 from integration.datastore.etcd.connection import EtcdSettings
 from integration.datastore.etcd.driver import EtcdDatastore
+from integration.datastore.syncer import Syncer
 from tests.integration.datastore.contract import peer, peer_key, run, take, told
 from tests.integration.datastore.etcd_servers import Etcd, etcd
+from tests.integration.datastore.test_syncer import Seen
 
 pytestmark = pytest.mark.interop
 
@@ -111,6 +113,35 @@ def test_a_cluster_restored_from_a_backup_is_listed_again(tmp_path: Path) -> Non
                     await take(events, 1)
 
     with etcd(tmp_path) as server:
+        run(body(server))
+
+
+def test_a_syncer_tells_what_changed_while_its_server_was_away_and_its_history_gone(tmp_path: Path) -> None:
+    async def body(server: Etcd) -> None:
+        first, second = server.members[:2]
+        async with connected(server.endpoints[:1], request_s=1.0) as store, connected(server.endpoints[1:]) as writer:
+            for name in ("kept", "changed", "gone"):
+                await writer.create(peer_key(name), peer(name))
+            seen = Seen()
+            running = asyncio.create_task(Syncer(store, ("BGPPeer",), seen).run())
+            await seen.until(lambda: "in-sync" in seen.statuses)
+            seen.told.clear()
+            first.kill()
+            await seen.until(lambda: seen.statuses[-1].startswith("lost: "))
+            assert set(seen.stands) == {"kept", "changed", "gone"}
+            await writer.apply(peer_key("changed"), peer("changed", asNumber=65001))
+            await writer.delete(peer_key("gone"))
+            last = await writer.create(peer_key("new"), peer("new"))
+            await asyncio.to_thread(server.ctl, "compact", last.revision, member=second)
+            first.start()
+            await seen.until(lambda: seen.statuses[-1] == "back" and "new" in seen.stands)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        told_now = sorted((update.key.name, update.value is None, update.is_new) for update in seen.told)
+        assert told_now == [("changed", False, False), ("gone", True, False), ("new", False, True)]
+        assert seen.stands["changed"]["asNumber"] == 65001
+
+    with etcd(tmp_path, members=3) as server:
         run(body(server))
 
 
