@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from integration.datastore.errors import Unsupported
 from integration.datastore.etcd.connection import EtcdSettings, read_pem
 from integration.datastore.etcd.driver import EtcdDatastore
 
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def open_etcd(settings: Settings) -> EtcdDatastore:
-    """Raises DatastoreError if a certificate's file cannot be read."""
+    """Raises Unsupported for ETCD_DISCOVERY_SRV, DatastoreError if a certificate's file cannot be read."""
+    if not settings.etcd_endpoints:
+        raise Unsupported(
+            f"etcd servers are not looked up in DNS (ETCD_DISCOVERY_SRV is {settings.etcd_discovery_srv!r})",
+            "name them in ETCD_ENDPOINTS",
+        )
     return EtcdDatastore(
         EtcdSettings(
             endpoints=settings.etcd_endpoints,
