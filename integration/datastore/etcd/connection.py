@@ -50,7 +50,8 @@ class EtcdSettings:
     `request_s`: after so long a request is Unavailable. `bridged_s`: likewise a watch that cannot be taken up again.
     """
 
-    endpoints: tuple[str, ...]
+    endpoints: tuple[str, ...] = ()
+    discovery: str = ""  # a domain whose SRV records name the endpoints
     username: str = ""
     password: str = field(default="", repr=False)
     ca: bytes = b""
@@ -84,15 +85,16 @@ class Connection:
 
     def __init__(self, settings: EtcdSettings) -> None:
         self.settings = settings
+        self.endpoints = settings.endpoints
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._at = random.randrange(len(settings.endpoints))
+        self._at = random.randrange(max(1, len(settings.endpoints)))
         self._token = ""
         self._authenticating = asyncio.Lock()
         self.is_closed = False
 
     @property
     def endpoint(self) -> str:
-        return self.settings.endpoints[self._at % len(self.settings.endpoints)]
+        return self.endpoints[self._at % len(self.endpoints)]
 
     async def call(self, method: str, request: Any, *, may_repeat: bool) -> Any:
         """`method` as `KV/Range`. What must not happen twice is sent once, to a server that stands.
@@ -123,7 +125,7 @@ class Connection:
             channel = await self.channel(deadline)
             endpoint, is_sent = self.endpoint, False
             metadata: Metadata = ()
-            soon = min(deadline, loop.time() + ANSWER_S) if len(self.settings.endpoints) > 1 else deadline
+            soon = min(deadline, loop.time() + ANSWER_S) if len(self.endpoints) > 1 else deadline
             try:
                 metadata = await self.credentials(channel, soon)
                 is_sent = True
@@ -154,6 +156,8 @@ class Connection:
         tried = 0
         while True:
             self.raise_if_closed()
+            if self.settings.discovery and (not self.endpoints or (tried and tried % len(self.endpoints) == 0)):
+                await self.discover(max(0.1, min(CONNECT_S, deadline - loop.time())))
             endpoint = self.endpoint
             channel = self._channels.get(endpoint)
             if channel is None:
@@ -168,12 +172,22 @@ class Connection:
                 pass
             tried += 1
             self.fail_over(endpoint)
-            if loop.time() >= deadline or (tried >= len(self.settings.endpoints) and loop.time() + 0.2 >= deadline):
-                names = ", ".join(self.settings.endpoints)
+            if loop.time() >= deadline or (tried >= len(self.endpoints) and loop.time() + 0.2 >= deadline):
+                names = ", ".join(self.endpoints)
                 why = await _failure(channel)
                 raise Unavailable(f"no etcd server answers at {names}: {why}", hint_for(why, endpoint))
-            if tried % len(self.settings.endpoints) == 0:
+            if tried % len(self.endpoints) == 0:
                 await asyncio.sleep(0.1)
+
+    async def discover(self, timeout_s: float) -> None:
+        """Ask the DNS who the servers are; as long as it does not say, those that are known. Raises Unavailable."""
+        from integration.datastore.etcd.discovery import discovered
+
+        try:
+            self.endpoints = await discovered(self.settings.discovery, timeout_s)
+        except Unavailable:
+            if not self.endpoints:
+                raise
 
     def _opened(self, endpoint: str) -> grpc.aio.Channel:
         scheme, _, host = endpoint.partition("://")
@@ -189,7 +203,7 @@ class Connection:
 
     def fail_over(self, endpoint: str) -> None:
         """The next one, unless somebody else has already gone on."""
-        if endpoint == self.endpoint and len(self.settings.endpoints) > 1:
+        if endpoint == self.endpoint and len(self.endpoints) > 1:
             self._at += 1
 
     def raise_if_closed(self) -> None:

@@ -131,7 +131,7 @@ class LocalDatastore:
             self.flushing = asyncio.create_task(self.flush())
         outcome = await future
         if isinstance(outcome, DatastoreError):
-            raise outcome
+            raise outcome.with_traceback(None)  # the writes of one round may share it
         return outcome
 
     async def flush(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ PRAGMA user_version = {FORMAT};
 HEAD = "SELECT seq FROM sqlite_sequence WHERE name = 'log'"
 LOCK_WAIT_S = 10.0
 PRUNED_EVERY = 500  # changes
+MAKING = threading.Lock()  # no thread connects to a file that another is about to close
 
 Action = Literal["create", "update", "apply", "delete"]
 Synchronous = Literal["full", "normal"]
@@ -90,7 +92,11 @@ class StoreFile:
         """A connection for any one thread; creates the file (for its owner's eyes only) if there is none."""
         with self.explained():
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            with MAKING:
+                try:
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                except FileExistsError:
+                    pass  # not opened: closing it would end the locks that SQLite has on it in this process (POSIX)
             connection = sqlite3.connect(
                 self.path, timeout=lock_wait_s, isolation_level=None, check_same_thread=False, cached_statements=64
             )
@@ -119,9 +125,10 @@ class StoreFile:
             self.identity = self.found_identity()
 
     def check_format(self, connection: sqlite3.Connection) -> None:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = format_of(connection)
-        is_empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        with transaction(connection, "DEFERRED"):  # somebody may be making it at this moment
+            is_empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = format_of(connection)
         if application != APPLICATION_ID and not (is_empty and not version):
             raise BrokenStore(f"{self.path} is another program's SQLite file", "give another path")
         if version > FORMAT:

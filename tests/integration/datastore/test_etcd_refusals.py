@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.datastore.errors import DatastoreError, Unauthorized, Unavailable, Unsupported
+from integration.datastore.errors import DatastoreError, Unauthorized, Unavailable
 from integration.datastore.etcd.connection import EtcdSettings, hint_for
 from integration.datastore.etcd.driver import EtcdDatastore
-from integration.datastore.settings import load_settings, open_datastore
 from tests.integration.datastore.contract import peer, peer_key, run, take, told
 from tests.integration.datastore.etcd_servers import Etcd, etcd, free_port
 
@@ -169,12 +168,6 @@ def test_a_value_nested_too_deep_hides_no_other(open_server: Etcd) -> None:
                 assert [event.type for event in await take(events, 1)] == ["unreadable"]
 
     run(body())
-
-
-def test_discovery_by_dns_is_refused_with_a_way_out() -> None:
-    settings = load_settings(environment={"DATASTORE_TYPE": "etcdv3", "ETCD_DISCOVERY_SRV": "example.org"})
-    with pytest.raises(Unsupported, match=r"example\.org.*ETCD_ENDPOINTS"):
-        open_datastore(settings)
 
 
 def test_members_restarted_in_turn_are_not_noticed_by_who_reads_and_watches(tmp_path: Path) -> None:

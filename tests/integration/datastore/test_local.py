@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pytest
 from integration.datastore.api import Datastore
 from integration.datastore.errors import BrokenStore, DatastoreError, RevisionGone, Unauthorized, Unavailable
 from integration.datastore.local.driver import LocalDatastore
-from integration.datastore.local.file import PRUNED_EVERY
+from integration.datastore.local.file import PRUNED_EVERY, StoreFile
 from tests.integration.datastore.contract import Contract, Opened, peer, peer_key, run, spec, take, told
 
 
@@ -68,7 +70,7 @@ async def main():
     await store.close()
 asyncio.run(main())
 """
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_killed_while_writing_nothing_acknowledged_is_lost(path: Path) -> None:
@@ -105,6 +107,52 @@ def test_killed_while_writing_nothing_acknowledged_is_lost(path: Path) -> None:
                     await store.delete(entry.key)
 
         run(body())
+
+
+def test_whoever_closes_the_file_leaves_it_to_those_that_have_it_open(path: Path) -> None:
+    """The last to leave removes SQLite's log. A process that opens and closes the file beside SQLite loses its locks."""
+    writer = child(
+        path,
+        """
+        await store.apply(peer_key("a"), peer("a", asNumber=1))
+        await store.get(peer_key("a"))
+        print("open", flush=True)
+        sys.stdin.readline()
+        await store.apply(peer_key("a"), peer("a", asNumber=2))
+        print("written", flush=True)
+        sys.stdin.readline()
+        """,
+    )
+    assert writer.stdin
+    assert writer.stdout
+    assert writer.stdout.readline() == "open\n"
+
+    async def number() -> int:
+        async with store_at(path) as store:
+            return int(spec((await store.get(peer_key("a"))).value)["asNumber"])
+
+    assert asyncio.run(number()) == 1
+    writer.stdin.write("\n")
+    writer.stdin.flush()
+    assert writer.stdout.readline() == "written\n"
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    assert asyncio.run(number()) == 2
+
+
+def test_those_that_make_the_file_together_agree(tmp_path: Path) -> None:
+    """Connections know nothing of each other, in one process as in several."""
+    count = 6
+    with ThreadPoolExecutor(count) as threads:
+        for attempt in range(30):
+            path, together = tmp_path / str(attempt) / "store.db", threading.Barrier(count)
+
+            def make(path: Path = path, together: threading.Barrier = together) -> None:
+                together.wait()
+                StoreFile(path).connect().close()
+
+            for made in [threads.submit(make) for _ in range(count)]:
+                made.result()
 
 
 def test_a_write_of_another_process_is_seen_in_less_than_20_ms(path: Path) -> None:
