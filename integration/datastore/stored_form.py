@@ -51,7 +51,7 @@ def decode(key: Key, stored: bytes, revision: str) -> Entry:
         return Entry(key, {}, revision)  # from before affinities had a state
     try:
         value = json.loads(stored)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested deeper than Python follows
         raise Unreadable(key, f"no JSON: {error}", revision) from None
     if not isinstance(value, dict):
         raise Unreadable(key, "no JSON object", revision)

@@ -18,6 +18,8 @@ from integration.datastore.etcd.messages import MESSAGES
 MAX_OCTETS = 256 << 20
 CONNECT_S = 2.0  # until the next server is tried
 ANSWER_S = 3.0  # likewise, of a server that stands and says nothing
+ACCESS_HINT = "ETCD_USERNAME, ETCD_PASSWORD, its roles"
+Metadata = tuple[tuple[str, str], ...]
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_OCTETS),
     ("grpc.max_send_message_length", MAX_OCTETS),
@@ -25,10 +27,8 @@ OPTIONS = (
     # no request is under way: it would end the connection (too_many_pings).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    (
-        "grpc.http2.ping_timeout_ms",
-        5_000,
-    ),  # of pings that measure the bandwidth: until one is answered no other is sent
+    # Of pings that measure the bandwidth: until one is answered no other is sent.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -119,25 +119,33 @@ class Connection:
     async def _tried(
         self, send: Callable[[grpc.aio.Channel, Any, float], Awaitable[Any]], deadline: float, *, may_repeat: bool
     ) -> Any:
+        loop = asyncio.get_running_loop()
         has_renewed = False
         while True:
             channel = await self.channel(deadline)
-            endpoint, left_s = self.endpoint, deadline - asyncio.get_running_loop().time()
+            endpoint, is_sent = self.endpoint, False
+            metadata: Metadata = ()
+            soon = min(deadline, loop.time() + ANSWER_S) if len(self.endpoints) > 1 else deadline
             try:
-                if may_repeat and len(self.endpoints) > 1:
-                    left_s = min(left_s, ANSWER_S)
-                return await send(channel, await self.credentials(channel), left_s)
+                metadata = await self.credentials(channel, soon)
+                is_sent = True
+                return await send(channel, metadata, (soon if may_repeat else deadline) - loop.time())
+            except TimeoutError:  # nobody gives us a token
+                self.fail_over(endpoint)
+                if loop.time() + 0.1 >= deadline:
+                    raise Unavailable(f"etcd at {endpoint} does not answer: no token in time") from None
             except grpc.aio.AioRpcError as error:
                 if self.wants_new_token(error) and not has_renewed:
-                    has_renewed, self._token = True, ""
+                    has_renewed = True
+                    self.forget_token(metadata)
                     continue
+                may_again = may_repeat or not is_sent or "no leader" in _text(error)
                 if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     self.fail_over(endpoint)
-                    left_s = deadline - asyncio.get_running_loop().time()
-                    if (may_repeat or "no leader" in _text(error)) and left_s > 0.1:
+                    if may_again and loop.time() + 0.1 < deadline:
                         await asyncio.sleep(0.1)
                         continue
-                raise translated(error, endpoint, outcome_unknown=not may_repeat) from None
+                raise translated(error, endpoint, outcome_unknown=not may_again) from None
             except asyncio.CancelledError:
                 self.raise_if_closed()
                 raise
@@ -166,9 +174,8 @@ class Connection:
             self.fail_over(endpoint)
             if loop.time() >= deadline or (tried >= len(self.endpoints) and loop.time() + 0.2 >= deadline):
                 names = ", ".join(self.endpoints)
-                raise Unavailable(
-                    f"no etcd server answers at {names}", "is it running, and are its certificates right?"
-                )
+                why = await _failure(channel)
+                raise Unavailable(f"no etcd server answers at {names}: {why}", hint_for(why, endpoint))
             if tried % len(self.endpoints) == 0:
                 await asyncio.sleep(0.1)
 
@@ -207,11 +214,12 @@ class Connection:
 
     # --- credentials ------------------------------------------------------------------------------------------------
 
-    async def credentials(self, channel: grpc.aio.Channel) -> tuple[tuple[str, str], ...]:
-        """The call's metadata. Raises Unauthorized, grpc.aio.AioRpcError."""
+    async def credentials(self, channel: grpc.aio.Channel, deadline: float) -> Metadata:
+        """The call's metadata. Raises TimeoutError, grpc.aio.AioRpcError."""
         if not self.settings.username:
             return ()
-        async with self._authenticating:
+        # The wait for others that ask for a token counts too: one that asks a hanging server would hold up all.
+        async with asyncio.timeout_at(deadline), self._authenticating:
             if not self._token:
                 request = MESSAGES["AuthenticateRequest"](name=self.settings.username, password=self.settings.password)
                 call = channel.unary_unary(
@@ -230,8 +238,10 @@ class Connection:
     def wants_new_token(self, error: grpc.aio.AioRpcError) -> bool:
         return bool(self.settings.username) and any(words in _text(error) for words in NOT_AUTHENTICATED)
 
-    def forget_token(self) -> None:
-        self._token = ""
+    def forget_token(self, used: Metadata) -> None:
+        """Of the many calls that an ended token fails, only the first has it renewed: etcd computes 0.1 s for each."""
+        if ("token", self._token) in used:
+            self._token = ""
 
     async def close(self) -> None:
         self.is_closed = True
@@ -250,6 +260,31 @@ async def _stands(channel: grpc.aio.Channel) -> bool:
         await channel.wait_for_state_change(state)
 
 
+async def _failure(channel: grpc.aio.Channel) -> str:
+    """Why it does not come up. Only a call tells."""
+    try:
+        await channel.unary_unary("/etcdserverpb.Maintenance/Status")(b"", timeout=0.3)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            return _text(error).rpartition("last error: ")[2].removeprefix("UNKNOWN: ").removeprefix("UNAVAILABLE: ")
+    return "no answer in time"
+
+
+def hint_for(why: str, endpoint: str) -> str:
+    """What to do about a connection that fails so, in gRPC's words."""
+    if any(words in why for words in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")):
+        return "the server speaks plain HTTP: is it http:// instead of https://?"
+    if any(words in why for words in ("CERTIFICATE", "SSL", "Ssl", "handshake", "Peer name")):
+        return "are its certificates right? ETCD_CA_CERT_FILE, ETCD_CERT_FILE, ETCD_KEY_FILE"
+    if "DNS" in why or "resol" in why:
+        return "is the name right?"
+    if any(words in why for words in ("refused", "no answer", "unreachable", "timed out")):
+        return "is it running, and are address and port right?"
+    if endpoint.startswith("https:"):
+        return "is it running, and are its certificates right?"
+    return "is it running, and does it want https://?"
+
+
 def _text(error: grpc.aio.AioRpcError) -> str:
     return error.details() or ""
 
@@ -262,12 +297,12 @@ def translated(error: grpc.aio.AioRpcError, endpoint: str, *, outcome_unknown: b
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) or any(
         words in text for words in ("authentication failed", *NOT_AUTHENTICATED)
     ):
-        return Unauthorized(
-            f"etcd at {endpoint} lets us not do this: {text}", "ETCD_USERNAME, ETCD_PASSWORD, its roles"
-        )
+        return Unauthorized(f"etcd at {endpoint} lets us not do this: {text}", ACCESS_HINT)
     if "database space exceeded" in text or "no space" in text:
         return Unavailable(f"etcd at {endpoint} is full: {text}", "compact and defragment it, then disarm its alarm")
-    if code in AWAY:
+    if "request is too large" in text:
+        return DatastoreError(f"etcd at {endpoint}: {text}", "etcd takes 1.5 MB at a time: --max-request-bytes")
+    if code in AWAY or "too many requests" in text:
         hint = "the write may have been done or not: read again" if outcome_unknown else ""
         return Unavailable(f"etcd at {endpoint} does not answer: {text or code.name.lower()}", hint)
     return DatastoreError(f"etcd at {endpoint}: {text or code.name.lower()}")

@@ -22,11 +22,12 @@ from integration.datastore.errors import (
     DoesNotExist,
     Invalid,
     RevisionGone,
+    Unauthorized,
     Unavailable,
     Unreadable,
     UpdateConflict,
 )
-from integration.datastore.etcd.connection import AWAY, Connection, EtcdSettings, translated
+from integration.datastore.etcd.connection import ACCESS_HINT, AWAY, Connection, EtcdSettings, Metadata, translated
 from integration.datastore.etcd.messages import DELETE, EQUAL, GREATER, MESSAGES, MOD, VERSION
 from integration.datastore.stored_form import (
     DEFAULT_ALLOW,
@@ -193,11 +194,13 @@ class EtcdDatastore:
         loop = asyncio.get_running_loop()
         pause_s, broken_at = FIRST_PAUSE_S, 0.0
         cluster = 0
+        has_renewed = False
         while True:
             try:
                 async with aclosing(self._answers(prefix, at)) as answers:
                     async for answer in answers:
                         if answer.created:
+                            has_renewed = False
                             cluster = await self._checked_cluster(answer, cluster, at)
                             pause_s, broken_at = FIRST_PAUSE_S, 0.0
                             continue
@@ -210,6 +213,11 @@ class EtcdDatastore:
                             yield Event("bookmark", None, str(at - 1))
             except RevisionGone:
                 raise RevisionGone(str(at - 1)) from None
+            except Unauthorized:
+                # etcd 3.4 says "permission denied" of a token that has ended, too.
+                if has_renewed or not self.settings.username:
+                    raise
+                has_renewed = True
             except Unavailable:
                 if self.connection.is_closed:
                     raise
@@ -240,16 +248,18 @@ class EtcdDatastore:
         Raises RevisionGone, Unavailable, Unauthorized.
         """
         loop, connection = asyncio.get_running_loop(), self.connection
-        channel = await connection.channel(loop.time() + min(self.settings.request_s, 5.0))
+        deadline = loop.time() + min(self.settings.request_s, 5.0)
+        channel = await connection.channel(deadline)
         endpoint = connection.endpoint
         stream = None
+        metadata: Metadata = ()
         try:
-            metadata = (*NO_LEADER, *await connection.credentials(channel))
+            metadata = await connection.credentials(channel, deadline)
             stream = channel.stream_stream(
                 "/etcdserverpb.Watch/Watch",
                 request_serializer=MESSAGES["WatchRequest"].SerializeToString,
                 response_deserializer=MESSAGES["WatchResponse"].FromString,
-            )(metadata=metadata)
+            )(metadata=(*NO_LEADER, *metadata))
             wanted = MESSAGES["WatchCreateRequest"](
                 key=prefix, range_end=prefix_end(prefix), start_revision=revision,
                 progress_notify=True, prev_kv=True, fragment=True,
@@ -258,7 +268,7 @@ class EtcdDatastore:
             whole: Any = None
             async for answer in stream:
                 if answer.canceled:
-                    raise _cancelled(answer, endpoint, connection)
+                    raise _cancelled(answer, endpoint)
                 if answer.created:
                     yield answer  # its revision says nothing of what was told
                     continue
@@ -270,10 +280,15 @@ class EtcdDatastore:
                     yield whole
                     whole = None
             raise Unavailable(f"etcd at {endpoint} has ended the watch")
+        except Unauthorized:
+            connection.forget_token(metadata)
+            raise
+        except TimeoutError:
+            connection.fail_over(endpoint)
+            raise Unavailable(f"etcd at {endpoint} does not answer: no token in time") from None
         except grpc.aio.AioRpcError as error:
             if connection.wants_new_token(error):
-                connection.forget_token()
-                raise Unavailable(f"etcd at {endpoint} wants a new token") from None
+                connection.forget_token(metadata)
             if error.code() in AWAY:
                 connection.fail_over(endpoint)
             raise translated(error, endpoint) from None
@@ -412,9 +427,10 @@ def _event(key: Key, event: Any, revision: str) -> Event:
     return Event("added" if event.kv.create_revision == event.kv.mod_revision else "modified", entry, revision)
 
 
-def _cancelled(answer: Any, endpoint: str, connection: Connection) -> Exception:
+def _cancelled(answer: Any, endpoint: str) -> DatastoreError:
     if answer.compact_revision:
         return RevisionGone("")
-    if "permission" in answer.cancel_reason or "auth" in answer.cancel_reason:
-        connection.forget_token()
-    return Unavailable(f"etcd at {endpoint} has ended the watch: {answer.cancel_reason or 'no reason given'}")
+    why = answer.cancel_reason.rpartition("etcdserver: ")[2] or "no reason given"
+    if "permission" in why or "auth" in why:
+        return Unauthorized(f"etcd at {endpoint} lets us not watch this: {why}", ACCESS_HINT)
+    return Unavailable(f"etcd at {endpoint} has ended the watch: {why}")

@@ -29,6 +29,13 @@ class Member:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
 
+    def stop(self) -> None:
+        """As a service that is stopped: it hands over leadership and ends its connections."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(START_S)
+            self.process = None
+
     def kill(self) -> None:
         """As a machine that loses power."""
         if self.process is not None:
