@@ -54,10 +54,11 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
         node = arguments.node or node_name(os.environ)
     except (DatastoreError, StartUpError) as error:
         return _fail(program, str(error))
+    environment = Environment.of_variables(os.environ, control=arguments.control, metrics=arguments.metrics)
 
     async def run(log: EventLog, writer: LineWriter) -> int:
         source = DatastoreSource(
-            datastore, str(settings), node, environment_of(os.environ, arguments), log,
+            datastore, str(settings), node, environment, log,
             adapt=without_kernel if program == "reflector" else as_it_is, writes_routes=program != "reflector",
         )  # fmt: skip
         client = ResourceClient(datastore)
@@ -105,18 +106,6 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
     return parser.parse_args(argv)
-
-
-def environment_of(variables: Mapping[str, str], arguments: argparse.Namespace) -> Environment:
-    return Environment(
-        router_id=variables.get("CALICO_ROUTER_ID", ""),
-        secret_namespace=variables.get("NAMESPACE") or "kube-system",
-        cluster_ips=variables.get("CALICO_ADVERTISE_CLUSTER_IPS", ""),
-        kubernetes_node=variables.get("CALICO_K8S_NODE_REF", ""),
-        uses_pod_cidr=variables.get("USE_POD_CIDR", "").lower() in ("true", "1", "t"),
-        control=arguments.control,
-        metrics=arguments.metrics,
-    )
 
 
 def as_it_is(config: SpeakerConfig) -> SpeakerConfig:
