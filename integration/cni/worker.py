@@ -109,7 +109,7 @@ class Worker:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and not lock._waiters:  # type: ignore[attr-defined]
+            if not lock.locked() and not lock._waiters:
                 self._busy.pop(container, None)
 
     async def _demand_readiness(self) -> None:
