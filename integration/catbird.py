@@ -11,7 +11,7 @@ from typing import Literal
 
 
 def run_speaker(argv: list[str], program: Literal["speaker", "reflector"] = "speaker") -> int:
-    from integration.node.lean import hidden
+    from integration.lean import hidden
 
     with hidden("ssl"):  # 4 MB, and no port of the speaker speaks TLS
         import asyncio  # noqa: F401
