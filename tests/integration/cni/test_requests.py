@@ -159,6 +159,7 @@ def test_an_error_is_written_in_the_version_of_the_request() -> None:
 @given(st.binary(max_size=300))
 def test_no_request_makes_the_agent_raise(data: bytes) -> None:
     try:
-        run(data)
+        code = run(data)[0]
     except CNIError as error:
-        assert error.code == 6
+        code = error.code
+    assert code in (1, 6)
