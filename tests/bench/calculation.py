@@ -31,13 +31,19 @@ def measure(cluster: FelixCluster, title: str) -> None:
     print(f"  cold: {done - started:.2f} s (reading {read - started:.2f}, calculating {done - read:.2f})")
     del messages
     gc.collect()
-    print(f"  memory: {current_megabytes() - before:.0f} MB (the resources themselves not counted), {graph.statistics()}")
+    print(
+        f"  memory: {current_megabytes() - before:.0f} MB (the resources themselves not counted), {graph.statistics()}"
+    )
     print(f"  said: {dict(kinds)}")
-    print(f"  one pod more: {worst(graph, [cluster.endpoint(cluster.endpoints + at) for at in range(50)]):.1f} ms at worst")
+    print(
+        f"  one pod more: {worst(graph, [cluster.endpoint(cluster.endpoints + at) for at in range(50)]):.1f} ms at worst"
+    )
     moves = [cluster.namespace(0, team=f"team-{at % 10}") for at in range(1, 7)]
     print(f"  a namespace's label, {cluster.big} pods: {worst(graph, moves):.1f} ms at worst")
     policy, spec = cluster.policy(0)
-    changed: list[Entry] = [(policy, {**spec, "spec": {**spec["spec"], "order": float(at)}}) for at in range(1000, 1010)]
+    changed: list[Entry] = [
+        (policy, {**spec, "spec": {**spec["spec"], "order": float(at)}}) for at in range(1000, 1010)
+    ]
     print(f"  a policy's order: {worst(graph, changed):.1f} ms at worst")
 
 

@@ -74,7 +74,10 @@ class FelixCluster:
             case 0:
                 return rule, {"selector": f"app == '{app}' && tier == '{tier}'"}
             case 1:
-                return rule, {"selector": f"app == '{app}'", "namespaceSelector": f"team == 'team-{draw.randrange(10)}'"}
+                return rule, {
+                    "selector": f"app == '{app}'",
+                    "namespaceSelector": f"team == 'team-{draw.randrange(10)}'",
+                }
             case 2:
                 return rule, {"nets": [f"10.{draw.randrange(256)}.0.0/16"], "notNets": ["10.1.2.0/24"]}
             case 3:
@@ -113,7 +116,11 @@ class FelixCluster:
 
     def address_of(self, at: int) -> str:
         """In a block of its node: 64 endpoints a block, 16 blocks a node, and the tunnel's address in the first."""
-        return f"{address(self.node_of(at) * 1024 + 1 + at % 1000)}/32" if self.endpoints <= 1000 else f"{address(2**20 + at)}/32"
+        return (
+            f"{address(self.node_of(at) * 1024 + 1 + at % 1000)}/32"
+            if self.endpoints <= 1000
+            else f"{address(2**20 + at)}/32"
+        )
 
     def blocks(self) -> Iterator[Entry]:
         for at in range(0, self.endpoints, 64):
