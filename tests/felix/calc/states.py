@@ -53,10 +53,10 @@ def entity(draw: Random, side: str, is_global: bool) -> Json:
 
 def rules(draw: Random, is_global: bool) -> list[Json]:
     found = []
-    for _ in range(draw.randint(0, 2)):
+    for _ in range(draw.randint(0, 3)):
         rule = {"action": draw.choice(("Allow", "Deny", "Pass", "Log")), "protocol": draw.choice(("TCP", "UDP", 6))}
         rule["source"], rule["destination"] = (entity(draw, side, is_global) for side in ("source", "destination"))
-        if draw.random() < 0.05:
+        if draw.random() < 0.02:
             rule["action"] = draw.choice(("Sing", "", 7, None))
         found.append(rule)
     return found
@@ -99,7 +99,7 @@ def profile(draw: Random) -> Json:
 
 
 def workload(draw: Random) -> Json:
-    addresses = tuple(f"10.0.0.{at}/32" for at in range(6)) + ("fd00::1/128", "fd00::2")
+    addresses = (*(f"10.0.0.{at}/32" for at in range(6)), "fd00::1/128", "fd00::2")
     spec: Json = {
         "ipNetworks": some(draw, addresses),
         "interfaceName": f"cali{draw.randint(1, 3)}",
@@ -218,7 +218,6 @@ def universe() -> dict[Key, Callable[[Random], Json]]:
         found[Key("Node", name)] = node
     for at in range(4):
         found[Key("IPPool", f"pool{at}")] = pool
-        found[Key("GlobalNetworkPolicy", f"g{at}")] = lambda draw: policy(draw, is_global=True)
         found[Key("HostEndpoint", f"h{at}")] = host_endpoint
         found[Key("GlobalNetworkSet", f"s{at}")] = network_set
         found[Key("NetworkSet", f"s{at}", NAMESPACES[at % 2])] = network_set
@@ -226,9 +225,11 @@ def universe() -> dict[Key, Callable[[Random], Json]]:
         cidr = ("10.0.0.0/30", "10.0.0.4/30", "10.0.0.3/32", "fd00::/126")[at]
         found[block_key(cidr)] = lambda draw, cidr=cidr: block(draw, cidr)  # type: ignore[misc]
         for namespace in NAMESPACES:
-            found[Key("NetworkPolicy", f"p{at}", namespace)] = policy
             for name in NODES[:2]:
                 found[Key("WorkloadEndpoint", f"{name}-k8s-p{at}-eth0", namespace)] = workload
+    for at in range(8):
+        found[Key("GlobalNetworkPolicy", f"g{at}")] = lambda draw: policy(draw, is_global=True)
+        found.update((Key("NetworkPolicy", f"p{at}", namespace), policy) for namespace in NAMESPACES)
     found[Key("StagedGlobalNetworkPolicy", "g1")] = lambda draw: policy(draw, is_global=True, is_staged=True)
     found[Key("StagedNetworkPolicy", "p1", "a")] = lambda draw: policy(draw, is_staged=True)
     found[Key("StagedKubernetesNetworkPolicy", "k1", "a")] = kubernetes_policy
