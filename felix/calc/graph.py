@@ -19,6 +19,7 @@ from felix.calc.ip_sets import IPSets
 from felix.calc.local import CalculationSettings, host_endpoint, workload_endpoint
 from felix.calc.outbox import Told, in_order
 from felix.calc.policies import DEFAULT_ALLOW, OWN_TIERS
+from felix.calc.reading import UNREADABLE, checked_name
 from felix.calc.routes import Routes
 from felix.calc.selectors import OF_NAMESPACE, OF_SERVICE_ACCOUNT
 from felix.desired import (
@@ -62,8 +63,6 @@ POLICY_KINDS = (
     "StagedKubernetesNetworkPolicy",
 )
 DEFAULT_ALLOW_RULES = {"spec": {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]}}
-# What a hostile resource may make a reader raise; all of it is that resource's fault and nobody else's.
-UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
 Reader = Callable[[Key, Mapping[str, Any]], Any]
 Step = Callable[[Key, Any, Any], None]
 
@@ -150,6 +149,7 @@ class CalculationGraph:
         self._unreadable.pop(key, None)
         if value is not None:
             try:
+                check_names(key)
                 record = known[0](key, value)
             except UNREADABLE as error:
                 self._unreadable[key] = str(error) or f"cannot be read: {error!r}"
@@ -389,6 +389,14 @@ class CalculationGraph:
             count["Profile"],
             len({*OWN_TIERS, *(key.name for key in self._current["Tier"])}),
         )
+
+
+def check_names(key: Key) -> None:
+    if key.kind == "IPAMBlock":
+        return  # a CIDR, and what it says of itself counts
+    checked_name(key.name, "metadata.name")
+    if key.namespace:
+        checked_name(key.namespace, "metadata.namespace")
 
 
 def nothing(_key: Key, _old: object, _new: object) -> None:

@@ -32,7 +32,7 @@ class Dataplane:
 
     def __init__(self) -> None:
         self.things: dict[tuple[Any, ...], Message] = {("cidrs",): d.ServiceCIDRsUpdate()}
-        self.sets: dict[str, tuple[str, frozenset[str]]] = {}
+        self.sets: dict[str, tuple[d.IPSetType, frozenset[str]]] = {}
 
     def take(self, messages: Iterable[Message]) -> None:
         for message in messages:

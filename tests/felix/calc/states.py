@@ -10,6 +10,7 @@ from integration.resources.keys import Key, block_key
 
 State = Mapping[Key, dict[str, Any]]
 Json = dict[str, Any]
+KEY = "QmFzZTY0IG9mIHRoaXJ0eS10d28gb2N0ZXRzLi4uISE="
 NODES, NAMESPACES = ("n1", "n2", "n3"), ("a", "b")
 SELECTORS = (
     "", "all()", "app == 'x'", "app == 'y'", "app in {'x', 'y'}", "has(tier)", "!has(tier)", "app != 'x'",
@@ -54,7 +55,10 @@ def entity(draw: Random, side: str, is_global: bool) -> Json:
 def rules(draw: Random, is_global: bool) -> list[Json]:
     found = []
     for _ in range(draw.randint(0, 3)):
-        rule = {"action": draw.choice(("Allow", "Deny", "Pass", "Log")), "protocol": draw.choice(("TCP", "UDP", 6))}
+        rule: Json = {
+            "action": draw.choice(("Allow", "Deny", "Pass", "Log")),
+            "protocol": draw.choice(("TCP", "UDP", 6)),
+        }
         rule["source"], rule["destination"] = (entity(draw, side, is_global) for side in ("source", "destination"))
         if draw.random() < 0.02:
             rule["action"] = draw.choice(("Sing", "", 7, None))
@@ -155,7 +159,7 @@ def node(draw: Random) -> Json:
         "ipv6VXLANTunnelAddr": draw.choice(("", "fd00::7")),
         "addresses": [{"address": f"172.16.0.{at}", "type": draw.choice(("InternalIP", "ExternalIP"))}],
     }
-    status = {"wireguardPublicKey": draw.choice(("", "key"))}
+    status = {"wireguardPublicKey": draw.choice(("", "no key", KEY))}
     spec["wireguard"] = draw.choice((None, {"interfaceIPv4Address": "10.0.0.3"}))
     if draw.random() < 0.05:
         spec["bgp"] = {"ipv4Address": "somewhere"}

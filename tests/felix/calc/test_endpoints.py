@@ -10,7 +10,18 @@ from felix import desired as d
 from felix.calc.local import CalculationSettings
 from felix.desired import PolicyId, PolicyRule, TierPolicies, WorkloadId
 from integration.resources.keys import Key
-from tests.felix.calc.cluster import NODE, Cluster, allow, global_policy, host_endpoint, namespace, node, pod, policy
+from tests.felix.calc.cluster import (
+    NODE,
+    Cluster,
+    Entry,
+    allow,
+    global_policy,
+    host_endpoint,
+    namespace,
+    node,
+    pod,
+    policy,
+)
 
 
 def tier(name: str, **spec: Any) -> tuple[Key, dict[str, Any]]:
@@ -122,7 +133,7 @@ def test_a_staged_policy_is_there_as_staged_unless_it_would_delete_or_ignore() -
     staged = [
         policy(f"s-{action}", kind="StagedNetworkPolicy", stagedAction=action) for action in ("Set", "Delete", "Ignore")
     ]
-    kubernetes = (
+    kubernetes: Entry = (
         Key("StagedKubernetesNetworkPolicy", "k", "a"),
         {"spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}},
     )

@@ -17,7 +17,7 @@ from tests.felix.calc.cluster import Cluster, allow, pod, policy
 from tests.felix.calc.dataplane import Dataplane
 from tests.felix.calc.states import UNIVERSE
 
-JUNK = (None, True, 7, -1, 1.5, float("nan"), float("inf"), 10**40, "", "x", "\x00", "\ud800", [], [None], [[]], {}, {"x": 1},
+JUNK: tuple[Any, ...] = (None, True, 7, -1, 1.5, float("nan"), float("inf"), 10**40, "", "x", "\x00", "\ud800", [], [None], [[]], {}, {"x": 1},
         {"type": 300}, "a" * 10_000, "'", "10.0.0.0/8", "{}", [7], ["x"], [{}])  # fmt: skip
 
 
@@ -90,6 +90,39 @@ def test_a_name_with_a_quote_does_not_escape_its_selector() -> None:
     name = "a' || all() || x == 'a"
     cluster = Cluster(pod("p1"), (Key("NetworkPolicy", "p", name), policy("p", allow())[1]))
     assert not cluster.dataplane.of("policy")
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"interfaceName": "cali1; flush ruleset"}, "spec.interfaceName"),
+        ({"interfaceName": "much-too-long-name"}, "spec.interfaceName"),
+        ({"mac": "ee:ee:ee:ee:ee"}, "spec.mac"),
+        ({"profiles": ["kns.a", "../x"]}, "spec.profiles[1]"),
+        ({"serviceAccountName": "\ud800"}, "spec.serviceAccountName"),
+        ({"ports": [{"name": "x", "protocol": "ICMP", "port": 1}]}, "spec.ports[0].protocol"),
+        ({"ipNetworks": ["10.0.0.0/30"]}, "spec.ipNetworks[0]"),
+        ({"qosControls": {"dscp": 64}}, "spec.qosControls.dscp"),
+        ({"ipNATs": [{"internalIP": "10.0.0.1", "externalIP": "fd00::1"}]}, "spec.ipNATs[0].externalIP"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_programmed_is_reported_by_field(spec: dict[str, Any], field: str) -> None:
+    key, value = pod("p1")
+    cluster = Cluster((key, {**value, "spec": {**value["spec"], **spec}}))
+    assert not cluster.dataplane.of("workload")
+    assert cluster.graph.problems[key].startswith(field + " ")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "-a", "a\n", "ü", "a" * 254])
+def test_a_name_that_could_not_name_a_chain_or_a_file_is_no_name(name: str) -> None:
+    cluster = Cluster(pod("p1"), policy(name, allow()), policy("good", allow()))
+    assert [id.name for id in cluster.dataplane.of("policy")] == ["good"]
+
+
+def test_a_service_whose_name_cannot_be_encoded_is_that_policys_problem() -> None:
+    cluster = Cluster(pod("p1"), policy("p", allow({"services": {"name": "\ud800"}})), policy("good", allow()))
+    assert [id.name for id in cluster.dataplane.of("policy")] == ["good"]
+    assert list(cluster.graph.problems) == [Key("NetworkPolicy", "p", "a")]
 
 
 def test_a_kind_that_says_nothing_to_felix_is_ignored() -> None:

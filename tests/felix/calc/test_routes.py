@@ -18,6 +18,7 @@ FAR = node("n3", "192.168.9.3/24")
 VXLAN = pool("pods", "10.0.0.0/16", vxlanMode="CrossSubnet", natOutgoing=True)
 # 66 and the first five octets of `printf NAME | sha1sum`, for n2 and n3-v6.
 MAC_OF_N2, MAC_OF_N3_V6 = "66:40:24:34:76:fc", "66:90:c0:29:2a:8a"
+KEY = "QmFzZTY0IG9mIHRoaXJ0eS10d28gb2N0ZXRzLi4uISE="
 REMOTE, LOCAL = RouteType(is_remote=True, is_workload=True), RouteType(is_local=True, is_workload=True)
 
 
@@ -171,9 +172,9 @@ def test_hosts_fall_back_to_kubernetes_addresses_without_bgp() -> None:
 
 def test_wireguard_peers_are_nodes_with_a_key_or_an_address() -> None:
     key, value = node("n2", "192.168.0.2/24", wireguard={"interfaceIPv4Address": "10.0.0.7"})
-    cluster = Cluster((key, {**value, "status": {"wireguardPublicKey": "a2V5"}}), HERE)
+    cluster = Cluster((key, {**value, "status": {"wireguardPublicKey": KEY}}), HERE)
     assert [message.peer for message in cluster.dataplane.of("wireguard").values()] == [
-        d.WireguardPeer("n2", "a2V5", "10.0.0.7")
+        d.WireguardPeer("n2", KEY, "10.0.0.7")
     ]
     assert cluster.route("10.0.0.7/32").tunnel_types == {"wireguard"}
 

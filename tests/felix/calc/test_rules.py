@@ -82,7 +82,7 @@ def test_whom_a_global_policy_is_for(spec: Json, selector: str) -> None:
 
 
 def test_whom_a_namespaced_policy_is_for() -> None:
-    needed = {"performanceHints": ["AssumeNeededOnEveryNode"]}
+    needed: Json = {"performanceHints": ["AssumeNeededOnEveryNode"]}
     cluster = Cluster(policy("p", selector="a == 'b'", serviceAccountSelector="role == 'r'", **needed))
     expected = parse(f"((a == 'b') && {IN_A}) && pcsa.role == 'r'")
     assert cluster.policy("NetworkPolicy", "p", "a").selector == expected.canonical
