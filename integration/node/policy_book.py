@@ -54,6 +54,7 @@ class Outlet(Protocol):
 class _IPSet:
     type: IPSetType
     members: set[str]
+    told: tuple[bytes, ...] = ()  # the whole of it in messages, which the clients' backlogs share; () after a change
 
 
 @dataclass(slots=True)
@@ -216,8 +217,12 @@ class PolicyBook:
 
     def _send_whole_set(self, clients: list[_Client], id: str) -> None:
         if clients:
-            known = self._ip_sets[id]
-            self._send_each(clients, f"set {id}", lambda: messages.ip_set_update(id, known.type, known.members))
+            self._send_each(clients, f"set {id}", lambda: self._whole_set(id))
+
+    def _whole_set(self, id: str) -> Iterator[bytes]:
+        known = self._ip_sets[id]
+        known.told = known.told or tuple(messages.ip_set_update(id, known.type, known.members))
+        return iter(known.told)
 
     def _remove_ip_set(self, id: str) -> None:
         self._ip_sets.pop(id, None)
@@ -232,6 +237,7 @@ class PolicyBook:
             return
         known.members -= removed
         known.members |= added
+        known.told = ()
         knowing = [client for client in self._clients.values() if id in client.ip_sets]
         if knowing:
             self._send_each(knowing, f"set {id}", lambda: messages.ip_set_delta(id, added, removed))
