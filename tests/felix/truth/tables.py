@@ -106,7 +106,7 @@ def _line(words: list[str]) -> Iterator[Probe]:
         more["via_port"] = int(_taken(rest, "via", 2)[1])
     if "as" in rest:
         more["seen_as"] = _taken(rest, "as", 1)[0]
-    (verdict,) = rest
+    verdict: Any = rest[0] if len(rest) == 1 else ""
     if verdict not in ("allow", "deny"):
         raise ValueError("allow or deny?")
     version = 6 if protocol.endswith("6") else 4
