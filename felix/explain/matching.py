@@ -100,11 +100,11 @@ def _net_misfits(side: str, entity: Entity, address: Address) -> Iterator[str]:
 def _set_misfits(side: str, entity: Entity, origin: Origin | None, address: Address, sets: Sets) -> Iterator[str]:
     for id in entity.ip_sets:
         if id not in sets or not sets[id].has_address(address):
-            yield f"{side} {address} is not {selected_text(origin) or id}"
+            yield f"{side} {address} is not in {selected_text(origin) or id}"
     for id in entity.not_ip_sets:
         if id in sets and sets[id].has_address(address):
-            excluded = f"{origin.not_selector!r}" if origin and origin.not_selector else id
-            yield f"{side} {address} is selected by {excluded}, which is excluded"
+            excluded = f"selector {origin.not_selector}" if origin and origin.not_selector else id
+            yield f"{side} {address} is in {excluded}, which is excluded"
 
 
 def _in_ranges(port: int | None, ranges: tuple[PortRange, ...]) -> bool:
@@ -122,15 +122,15 @@ def selected_text(origin: Origin | None) -> str:
         return ""
     parts = []
     if origin.selector:
-        parts.append(f"selected by {origin.selector!r}")
+        parts.append(f"selector {origin.selector}")
     if origin.namespace_selector:
-        parts.append(f"in a namespace of {origin.namespace_selector!r}")
+        parts.append(f"namespaces {origin.namespace_selector}")
     if origin.service_account_names:
-        parts.append(f"of service account {', '.join(origin.service_account_names)}")
+        parts.append(f"service accounts {', '.join(origin.service_account_names)}")
     if origin.service_account_selector:
-        parts.append(f"of a service account of {origin.service_account_selector!r}")
+        parts.append(f"service accounts {origin.service_account_selector}")
     if origin.service:
-        parts.append(f"behind service {origin.service}")
+        parts.append(f"service {origin.service}")
     return " and ".join(parts)
 
 
@@ -165,7 +165,7 @@ def _entity_text(entity: Entity, origin: Origin | None) -> str:
     if entity.ip_sets or entity.services:
         parts.append(selected_text(origin) or ", ".join(entity.ip_sets + entity.services))
     if entity.not_ip_sets:
-        parts.append(f"not selected by {origin.not_selector!r}" if origin else "not " + ", ".join(entity.not_ip_sets))
+        parts.append(f"not selector {origin.not_selector}" if origin else "not " + ", ".join(entity.not_ip_sets))
     if entity.ports or entity.named_ports:
         parts.append(f"port {ports_text(entity.ports, len(entity.named_ports))}")
     if entity.not_ports or entity.not_named_ports:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from felix.calc.graph import CalculationGraph, CalculationSettings
+from felix.calc.graph import CalculationGraph
+from felix.calc.local import CalculationSettings
 from felix.desired import Message
 from felix.explain.explain import Explanation, explain
 from felix.explain.flow import ExplainSettings, Failsafe, Flow, Surroundings, protocol_number
@@ -111,7 +112,7 @@ def differences(scenario: Scenario, found: Mapping[Probe, str]) -> list[str]:
         return []
     width = max(len(str(probe)) for probe in scenario.probes)
     return [scenario.name] + [
-        f"  {str(probe):{width}}  expected {probe.expected:5}  found {found[probe]}"
+        f"  {probe!s:{width}}  expected {probe.expected:5}  found {found[probe]}"
         + ("" if found[probe] == probe.expected else "   <====")
         for probe in scenario.probes
     ]
