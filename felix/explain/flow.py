@@ -91,7 +91,7 @@ class ExplainSettings:
     """What of Felix' configuration decides about packets; defaults are Calico's."""
 
     workload_prefixes: tuple[str, ...] = ("cali",)
-    endpoint_to_host: Literal["DROP", "REJECT", "RETURN", "ACCEPT"] = "DROP"
+    endpoint_to_host: str = "DROP"  # REJECT, RETURN, ACCEPT
     failsafe_in: tuple[Failsafe, ...] = _ports(f"tcp:22 udp:68 {_BOTH_WAYS}")
     failsafe_out: tuple[Failsafe, ...] = _ports(f"udp:53 udp:67 {_BOTH_WAYS}")
     honours_source_prefixes: bool = False  # WorkloadSourceSpoofing: Any

@@ -196,7 +196,7 @@ def test_a_workload_that_is_down_neither_sends_nor_receives() -> None:
 
 @pytest.mark.parametrize(("action", "verdict"), [("DROP", "deny"), ("REJECT", "deny"), ("RETURN", "allow"), ("ACCEPT", "allow")])  # fmt: skip
 def test_from_a_workload_to_its_host_the_setting_decides_after_the_policy(action: str, verdict: str) -> None:
-    settings = ExplainSettings(endpoint_to_host=action)  # type: ignore[arg-type]
+    settings = ExplainSettings(endpoint_to_host=action)
     state = state_of(PROFILE, workload("a", A))
     assert ask(state, A, HOST, settings=settings).verdict == verdict
     closed = state_of(PROFILE, policy("none", outbound=(PolicyRule("deny"),)), workload("a", A, egress("none")))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from felix.calc.graph import CalculationGraph
 from felix.calc.local import CalculationSettings
+from felix.config import FelixConfig, resolve
 from felix.desired import Message
 from felix.explain.explain import Explanation, explain
-from felix.explain.flow import ExplainSettings, Failsafe, Flow, Surroundings, protocol_number
+from felix.explain.flow import Flow, Surroundings
+from felix.explain.settings import explain_settings
 from felix.explain.state import DesiredState
 from tests.felix.truth.tables import Probe, Scenario, Verdict, address
 from tests.felix.truth.world import HOST_INTERFACES, NEIGHBOURS, NODE, Resources
@@ -52,7 +54,7 @@ class ExplainingJudge:
         return {probe: self.explain(scenario, probe).verdict for probe in scenario.probes}
 
     def explain(self, scenario: Scenario, probe: Probe) -> Explanation:
-        return explain(self._state, flow_of(probe), settings_of(scenario.felix), SURROUNDINGS)
+        return explain(self._state, flow_of(probe), explain_settings(config_of(scenario.felix)), SURROUNDINGS)
 
 
 SURROUNDINGS = Surroundings(
@@ -79,31 +81,12 @@ def flow_of(probe: Probe) -> Flow:
     )
 
 
-def settings_of(felix: Mapping[str, str]) -> ExplainSettings:
-    """The few parameters that scenarios set."""
-    found: dict[str, object] = {}
-    for name, value in felix.items():
-        match name:
-            case "DefaultEndpointToHostAction":
-                found["endpoint_to_host"] = value
-            case "WorkloadSourceSpoofing":
-                found["honours_source_prefixes"] = value == "Any"
-            case "AllowVXLANPacketsFromWorkloads":
-                found["allows_vxlan_from_workloads"] = value == "true"
-            case "FailsafeInboundHostPorts":
-                found["failsafe_in"] = tuple(_failsafes(value))
-            case "FailsafeOutboundHostPorts":
-                found["failsafe_out"] = tuple(_failsafes(value))
-            case _:
-                raise ValueError(f"scenarios do not set {name}")
-    return ExplainSettings(**found)  # type: ignore[arg-type]
-
-
-def _failsafes(text: str) -> Iterable[Failsafe]:
-    for item in text.split(",") if text != "none" else ():
-        protocol, _, rest = item.partition(":")
-        net, _, port = rest.rpartition(":")
-        yield Failsafe(protocol_number(protocol), int(port), net)
+def config_of(felix: Mapping[str, str]) -> FelixConfig:
+    """Of a scenario's parameters; one that Felix refuses is a mistake in the scenario."""
+    config, problems = resolve({}, {}, {}, {}, felix)
+    if problems:
+        raise ValueError("; ".join(map(str, problems)))
+    return config
 
 
 def differences(scenario: Scenario, found: Mapping[Probe, str]) -> list[str]:
