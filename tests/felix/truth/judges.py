@@ -83,7 +83,7 @@ def flow_of(probe: Probe) -> Flow:
 
 def config_of(felix: Mapping[str, str]) -> FelixConfig:
     """Of a scenario's parameters; one that Felix refuses is a mistake in the scenario."""
-    config, problems = resolve({}, {}, {}, {}, felix)
+    config, problems = resolve({}, {}, {}, {}, felix, hostname=NODE)
     if problems:
         raise ValueError("; ".join(map(str, problems)))
     return config
