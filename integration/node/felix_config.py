@@ -9,7 +9,7 @@ from bgp.ports import EventSink
 from felix.config import ConfigProblem, FelixConfig, difference, resolve
 from felix.config_sources import CONFIG_FILE, environment_layer, file_layer
 from felix.desired import ConfigUpdate, Message
-from integration.node.logs import printable
+from integration.logs import printable
 
 
 class LiveConfig:
