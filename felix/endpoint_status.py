@@ -35,7 +35,8 @@ EndpointId: TypeAlias = WorkloadId | HostEndpointId
 class EndpointStates:
     """Statuses follow from messages, interfaces and the outcome of applies; `changes` says what became another since.
 
-    An endpoint that was told since the last apply, and so may not be programmed yet, is not `up` before the next one.
+    An endpoint is not `up` before an apply that began after it was told. So `on_message` wants every message, also those
+    that are about no endpoint, in the order in which the dataplane takes them.
     """
 
     def __init__(self) -> None:
@@ -43,13 +44,15 @@ class EndpointStates:
         self._hosts: dict[HostEndpointId, HostEndpoint] = {}
         self._up: dict[str, bool] = {}  # by interface; absent: there is none
         self._addresses: dict[str, frozenset[str]] = {}
-        self._waiting: set[EndpointId] = set()  # not part of any apply yet
+        self._seen = self._applied = 0  # messages
+        self._waiting: dict[EndpointId, int] = {}  # not part of any apply yet → number of the message that told it
         self._failed: set[str] = set()  # words of the last apply's failures
         self._told: dict[EndpointId, Status] = {}
         self._claims: dict[str, set[WorkloadId]] = {}
         self._dirty: set[EndpointId] = set()
 
     def on_message(self, message: Message) -> None:
+        self._seen += 1
         match message:
             case WorkloadUpdate(endpoint):
                 before = self.workloads.get(endpoint.id)
@@ -58,14 +61,14 @@ class EndpointStates:
                 self._claims.setdefault(endpoint.interface, set()).add(endpoint.id)
                 self._dirty |= self._claims[endpoint.interface]
                 if before is None or before.interface != endpoint.interface:
-                    self._waiting.add(endpoint.id)
+                    self._waiting[endpoint.id] = self._seen
             case WorkloadRemove(id):
                 self._unclaim(self.workloads.pop(id, None))
                 self._dirty.add(id)
             case HostEndpointUpdate(host):
                 name = HostEndpointId(host.name)
                 if name not in self._hosts:
-                    self._waiting.add(name)
+                    self._waiting[name] = self._seen
                 self._hosts[name] = host
                 self._dirty.add(name)
             case HostEndpointRemove(name):
@@ -84,14 +87,16 @@ class EndpointStates:
         self._dirty |= self._claims.get(name, set())
         self._dirty.update(self._hosts)
 
-    def applied(self, failures: Iterable[Failure]) -> None:
-        """The dataplane has applied everything that was told before, except these."""
+    def applied(self, failures: Iterable[Failure], messages: int | None = None) -> None:
+        """An apply is done, all but these. `messages`: how many more it knew when it began than the one before; None: all."""
+        self._applied = self._seen if messages is None else self._applied + messages
         words = {word for failure in failures for word in failure.what.split()[1:]}
         if words or self._failed:
             self._dirty.update(self.workloads, self._hosts)
         self._failed = words
-        self._dirty |= self._waiting
-        self._waiting.clear()
+        for id in [id for id, told in self._waiting.items() if told <= self._applied]:
+            del self._waiting[id]
+            self._dirty.add(id)
 
     def changes(self) -> dict[EndpointId, Status | None]:
         """What is to be told now; None: the endpoint is gone."""
@@ -101,7 +106,7 @@ class EndpointStates:
             if status is None:
                 if self._told.pop(id, None) is not None:
                     found[id] = None
-                self._waiting.discard(id)
+                self._waiting.pop(id, None)
             elif self._told.get(id) != status:
                 found[id] = self._told[id] = status
         self._dirty.clear()

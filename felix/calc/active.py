@@ -19,7 +19,7 @@ from felix.calc.policies import (
     compile_policy,
     missing_profile,
 )
-from felix.calc.reading import Invalid
+from felix.calc.reading import UNREADABLE
 from felix.calc.rules import Definitions
 from felix.desired import (
     Message,
@@ -159,8 +159,8 @@ class ActivePolicies:
         sets: Definitions = {}
         try:
             policy = compile_policy(record, sets)
-        except Invalid as error:
-            self._problem(record.id, str(error))
+        except UNREADABLE as error:
+            self._problem(record.id, str(error) or f"cannot be read: {error!r}")
             self._dismiss(out, record.id)
             return
         self._problem(record.id, None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from sys import intern
 from typing import Any, NamedTuple
 
 from felix.calc.addresses import read_address, read_net
-from felix.calc.reading import Invalid, Json, entries, labels, part, parts, required, text, texts, whole
+from felix.calc.reading import Invalid, Json, entries, labels, names, part, parts, required, text, texts, whole
 from felix.calc.rules import WITH_PORTS, read_protocol
 from felix.calc.selectors import NAMESPACE, OF_NAMESPACE, OF_SERVICE_ACCOUNT, SERVICE_ACCOUNT
 from felix.desired import QoS, WorkloadId
@@ -16,7 +17,16 @@ from integration.resources.keys import Key
 from integration.resources.names import parts_of_endpoint_name
 
 MAX_SERVICE_ACCOUNT_LABEL = 63
+INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
+MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 Labels = Mapping[str, str]
+
+
+def checked(given: str, pattern: re.Pattern[str], field: str, reason: str) -> str:
+    """The empty text passes."""
+    if given and not pattern.fullmatch(given):
+        raise Invalid(field, given, reason)
+    return given
 
 
 class Port(NamedTuple):
@@ -81,7 +91,7 @@ def read_workload(key: Key, value: Json, node: str) -> Workload | None:
     except ValueError as error:
         raise Invalid("metadata.name", key.name, str(error)) from None
     middle = name.pod or name.container_id or name.workload
-    profiles = tuple(map(intern, texts(spec, "profiles", "spec.")))
+    profiles = tuple(map(intern, names(spec, "profiles", "spec.")))
     account = text(spec, "serviceAccountName", "spec.")
     addressed = Addressed(own_labels(value, key.namespace, account), profiles, tuple(nets), read_ports(spec))
     id = WorkloadId(intern(name.orchestrator), f"{key.namespace}/{middle}", intern(name.endpoint))
@@ -124,8 +134,10 @@ def read_details(spec: Json, account: str) -> LocalDetails:
         nats.append((inner, outer))
     field = "allowSpoofedSourcePrefixes"
     return LocalDetails(
-        required(spec, "interfaceName", "spec."),
-        text(spec, "mac", "spec."),
+        checked(
+            required(spec, "interfaceName", "spec."), INTERFACE, "spec.interfaceName", "is not an interface's name"
+        ),
+        checked(text(spec, "mac", "spec."), MAC, "spec.mac", "is not a MAC address"),
         tuple(nats),
         read_address(text(spec, "ipv4Gateway", "spec."), "spec.ipv4Gateway", 4),
         read_address(text(spec, "ipv6Gateway", "spec."), "spec.ipv6Gateway", 6),
@@ -167,6 +179,8 @@ def read_qos(spec: Json) -> QoS | None:
 def read_host_endpoint(key: Key, value: Json) -> HostRecord:
     spec = part(value, "spec", "")
     interface = text(spec, "interfaceName", "spec.")
+    if interface != "*":
+        checked(interface, INTERFACE, "spec.interfaceName", "is neither an interface's name nor *")
     addresses = [
         read_net(read_address(each, f"spec.expectedIPs[{at}]"), f"spec.expectedIPs[{at}]")
         for at, each in enumerate(texts(spec, "expectedIPs", "spec."))
@@ -179,7 +193,7 @@ def read_host_endpoint(key: Key, value: Json) -> HostRecord:
         interface,
         Addressed(
             labels(part(value, "metadata", ""), "labels", "metadata."),
-            tuple(map(intern, texts(spec, "profiles", "spec."))),
+            tuple(map(intern, names(spec, "profiles", "spec."))),
             tuple(dict.fromkeys(map(str, addresses))),
             read_ports(spec),
         ),

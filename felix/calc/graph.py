@@ -19,6 +19,7 @@ from felix.calc.ip_sets import IPSets
 from felix.calc.local import CalculationSettings, host_endpoint, workload_endpoint
 from felix.calc.outbox import Told, in_order
 from felix.calc.policies import DEFAULT_ALLOW, OWN_TIERS
+from felix.calc.reading import UNREADABLE, checked_name
 from felix.calc.routes import Routes
 from felix.calc.selectors import OF_NAMESPACE, OF_SERVICE_ACCOUNT
 from felix.desired import (
@@ -62,8 +63,6 @@ POLICY_KINDS = (
     "StagedKubernetesNetworkPolicy",
 )
 DEFAULT_ALLOW_RULES = {"spec": {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]}}
-# What a hostile resource may make a reader raise; all of it is that resource's fault and nobody else's.
-UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
 Reader = Callable[[Key, Mapping[str, Any]], Any]
 Step = Callable[[Key, Any, Any], None]
 
@@ -101,6 +100,7 @@ class CalculationGraph:
         self._routes = Routes(node)
         self._local: dict[str, endpoints.Workload | endpoints.HostRecord] = {}
         self._pools_at: dict[Net, dict[str, pools.PoolRecord]] = {}
+        self._dirty_pools: set[Net] = set()
         self._out: list[Message] = []
         self._workloads: Told[WorkloadId, WorkloadEndpoint] = Told(WorkloadUpdate, WorkloadRemove)
         self._host_endpoints: Told[str, HostEndpoint] = Told(HostEndpointUpdate, HostEndpointRemove)
@@ -149,6 +149,7 @@ class CalculationGraph:
         self._unreadable.pop(key, None)
         if value is not None:
             try:
+                check_names(key)
                 record = known[0](key, value)
             except UNREADABLE as error:
                 self._unreadable[key] = str(error) or f"cannot be read: {error!r}"
@@ -194,6 +195,7 @@ class CalculationGraph:
         self._say_local_endpoints()
         self._ip_sets.flush(self._out)
         self._routes.flush(self._out)
+        self._say_pools()
         self._say_configuration()
         if not self._has_told_sync:
             self._has_told_sync = True
@@ -208,7 +210,8 @@ class CalculationGraph:
         self._pending.clear()
         for kind, (_, step) in self._kinds.items():
             current = self._current[kind]
-            for key, new in by_kind.get(kind, ()):
+            # Sorted, so that what is said does not depend on what came first.
+            for key, new in sorted(by_kind.get(kind, ()), key=lambda entry: (entry[0].namespace, entry[0].name)):
                 old = current.get(key)
                 if old == new:
                     continue
@@ -324,8 +327,14 @@ class CalculationGraph:
             winner = named[min(named)] if named else None
             if not named:
                 del self._pools_at[record.net]
-            self._told_pools.say(self._out, str(record.net), winner.pool if winner else None)
+            self._dirty_pools.add(record.net)  # said once a flush, for several may have had it on the way
             self._routes.set_pool(record.net, winner)
+
+    def _say_pools(self) -> None:
+        for net in sorted(self._dirty_pools):
+            named = self._pools_at.get(net)
+            self._told_pools.say(self._out, str(net), named[min(named)].pool if named else None)
+        self._dirty_pools.clear()
 
     def _set_block(self, _: Key, old: pools.Block | None, new: pools.Block | None) -> None:
         if self._settings.route_source == "CalicoIPAM":
@@ -380,6 +389,14 @@ class CalculationGraph:
             count["Profile"],
             len({*OWN_TIERS, *(key.name for key in self._current["Tier"])}),
         )
+
+
+def check_names(key: Key) -> None:
+    if key.kind == "IPAMBlock":
+        return  # a CIDR, and what it says of itself counts
+    checked_name(key.name, "metadata.name")
+    if key.namespace:
+        checked_name(key.namespace, "metadata.namespace")
 
 
 def nothing(_key: Key, _old: object, _new: object) -> None:

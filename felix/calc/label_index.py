@@ -269,13 +269,17 @@ class LabelIndex(Generic[S]):
         asking = [found for label in changed if (found := self._asking.get(label))]
         if not asking:
             return ()
-        if (count := sum(map(len, asking))) > FEW:
-            filed = self._filed
-            pairs = [*new.items(), *(old.items() - new.items())]
-            short = [found for pair in pairs for key in (pair, (pair[0], None)) if (found := filed.get(key))]
-            if sum(map(len, short)) + len(self._undemanding) < count:
-                return set().union(self._undemanding, *short)
-        return set().union(*asking)
+        if (count := sum(map(len, asking))) <= FEW:
+            return set().union(*asking)
+        filed = self._filed
+        pairs = [*new.items(), *(old.items() - new.items())]
+        short = [found for pair in pairs for key in (pair, (pair[0], None)) if (found := filed.get(key))]
+        short.append(self._undemanding)
+        if sum(map(len, short)) >= count:
+            return set().union(*asking)
+        if len(asking) == 1:
+            return set().union(*(found & asking[0] for found in short))
+        return {each for found in short for each in found if not changed.isdisjoint(each.asked_for)}
 
 
 K = TypeVar("K", bound=Hashable)

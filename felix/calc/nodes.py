@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from felix.calc.addresses import Net, interface_of, parse_net, read_address
+from felix.calc.endpoints import MAC, checked
 from felix.calc.reading import Json, labels, part, parts, text
 from felix.desired import VTEP, Host, WireguardPeer
+from integration.resources.fields import check_wireguard_key
 from integration.resources.keys import Key
 
 
@@ -57,9 +59,9 @@ def read_node(key: Key, value: Json) -> NodeRecord:
         tuple(dict.fromkeys([*own, *(address for _, address, _ in others)])),
         read_address(text(bgp, "ipv4IPIPTunnelAddr", "spec.bgp."), "spec.bgp.ipv4IPIPTunnelAddr", 4),
         read_address(text(spec, "ipv4VXLANTunnelAddr", "spec."), "spec.ipv4VXLANTunnelAddr", 4),
-        text(spec, "vxlanTunnelMACAddr", "spec."),
+        read_mac(spec, "vxlanTunnelMACAddr"),
         read_address(text(spec, "ipv6VXLANTunnelAddr", "spec."), "spec.ipv6VXLANTunnelAddr", 6),
-        text(spec, "vxlanTunnelMACAddrV6", "spec."),
+        read_mac(spec, "vxlanTunnelMACAddrV6"),
         read_wireguard(key.name, spec, part(value, "status", "")),
     )
 
@@ -89,12 +91,27 @@ def read_wireguard(name: str, spec: Json, status: Json) -> WireguardPeer | None:
     path = "spec.wireguard."
     peer = WireguardPeer(
         name,
-        text(status, "wireguardPublicKey", "status."),
+        read_key(status, "wireguardPublicKey"),
         read_address(text(wireguard, "interfaceIPv4Address", path), f"{path}interfaceIPv4Address", 4),
-        text(status, "wireguardPublicKeyV6", "status."),
+        read_key(status, "wireguardPublicKeyV6"),
         read_address(text(wireguard, "interfaceIPv6Address", path), f"{path}interfaceIPv6Address", 6),
     )
     return peer if peer != WireguardPeer(name) else None
+
+
+def read_key(status: Json, name: str) -> str:
+    """One that is none is as good as none: its node has no tunnel that anybody could speak to, but everything else."""
+    given = text(status, name, "status.")
+    try:
+        if given:
+            check_wireguard_key(given)
+    except ValueError:
+        return ""
+    return given
+
+
+def read_mac(spec: Json, name: str) -> str:
+    return checked(text(spec, name, "spec."), MAC, f"spec.{name}", "is not a MAC address")
 
 
 def host_of(node: NodeRecord) -> Host:

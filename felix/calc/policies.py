@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from felix.calc.reading import NOTHING, Invalid, Json, flag, labels, one_of, order, part, text, texts
+from felix.calc.reading import NOTHING, Invalid, Json, checked_name, flag, labels, one_of, order, part, text, texts
 from felix.calc.rules import Definitions, compile_rules, read_types
 from felix.calc.selectors import policy_selector
 from felix.desired import Policy, PolicyId, PolicyRule, Profile
@@ -63,7 +63,7 @@ def read_policy(key: Key, value: Json) -> PolicyRecord | None:
     ingress, egress = read_types(spec, "spec.")
     return PolicyRecord(
         PolicyId(key.kind, key.namespace, key.name),
-        text(spec, "tier", "spec.") or DEFAULT_TIER,
+        checked_name(text(spec, "tier", "spec.") or DEFAULT_TIER, "spec.tier"),
         (order(spec, "order", "spec."), f"{key.name}/{key.namespace}/{key.kind}"),
         policy_selector(
             key.namespace,

@@ -5,6 +5,7 @@ Models would be ten times slower and larger for the ten thousands of objects tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from math import isnan
 from sys import intern
@@ -27,6 +28,31 @@ def shortened(value: object) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
+# What a hostile resource may make a reader raise; all of it is that resource's fault and nobody else's.
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError)
+# Names become those of chains, files and interfaces; Kubernetes guarantees as much, other stores only promise it.
+NAME = re.compile(r"[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,251}[a-zA-Z0-9])?")
+NAME_WORDS = "letters, digits, and within it '-', '_' and '.', at most 253"
+
+
+def checked_text(value: object, field: str) -> str:
+    """A text that can be encoded: half a surrogate pair is legal in JSON, and breaks whoever writes it somewhere."""
+    if not isinstance(value, str):
+        raise Invalid(field, value, "is not a text")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Invalid(field, value, "is not Unicode") from None
+    return value
+
+
+def checked_name(value: str, field: str) -> str:
+    if not NAME.fullmatch(value):
+        raise Invalid(field, value, "is not a name", NAME_WORDS)
+    return value
+
+
 def part(parent: Json, name: str, path: str) -> Json:
     """An object; empty if absent."""
     value = parent.get(name)
@@ -42,9 +68,7 @@ def text(parent: Json, name: str, path: str) -> str:
     value = parent.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str):
-        raise Invalid(f"{path}{name}", value, "is not a text")
-    return value
+    return checked_text(value, f"{path}{name}")
 
 
 def required(parent: Json, name: str, path: str) -> str:
@@ -98,11 +122,12 @@ def parts(parent: Json, name: str, path: str) -> Iterator[tuple[Json, str]]:
 
 
 def texts(parent: Json, name: str, path: str) -> list[str]:
-    found = entries(parent, name, path)
-    for index, value in enumerate(found):
-        if not isinstance(value, str):
-            raise Invalid(f"{path}{name}[{index}]", value, "is not a text")
-    return found
+    return [checked_text(value, f"{path}{name}[{index}]") for index, value in enumerate(entries(parent, name, path))]
+
+
+def names(parent: Json, name: str, path: str) -> list[str]:
+    """Names of resources."""
+    return [checked_name(each, f"{path}{name}[{at}]") for at, each in enumerate(texts(parent, name, path))]
 
 
 def one_of(parent: Json, name: str, path: str, allowed: Mapping[str, str]) -> str:
@@ -116,7 +141,7 @@ def one_of(parent: Json, name: str, path: str, allowed: Mapping[str, str]) -> st
 def labels(parent: Json, name: str, path: str) -> dict[str, str]:
     """Names and values; interned, for the same few stand in thousands of resources."""
     found = part(parent, name, path)
-    for label, value in found.items():
-        if not isinstance(label, str) or not isinstance(value, str):
-            raise Invalid(f"{path}{name}[{label!r}]", value, "is not a text")
-    return {intern(label): intern(value) for label, value in found.items()}
+    return {
+        intern(checked_text(label, f"{path}{name}")): intern(checked_text(value, f"{path}{name}[{label!r}]"))
+        for label, value in found.items()
+    }

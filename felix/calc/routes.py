@@ -16,8 +16,10 @@ from felix.calc.outbox import Told
 from felix.calc.pools import Block, PoolRecord
 from felix.desired import Message, PoolType, Route, RouteRemove, RouteType, RouteUpdate
 
-Use: TypeAlias = Literal["workload", "wireguard", "ipip", "vxlan"]
-USES: tuple[Use, ...] = ("workload", "wireguard", "ipip", "vxlan")
+Tunnel: TypeAlias = Literal["vxlan", "ipip", "wireguard"]
+WORKLOAD = 0
+# What an address may be used for, by number: a lower one comes first where a node uses it for several.
+TUNNELS: dict[int, Tunnel] = {1: "wireguard", 2: "ipip", 3: "vxlan"}
 
 
 class Place:
@@ -29,7 +31,7 @@ class Place:
         self.pool: PoolRecord | None = None
         self.blocks: Counter[str] = Counter()  # nodes that have it as a block, or borrow it
         self.hosts: Counter[str] = Counter()  # nodes whose own address it is
-        self.uses: Counter[tuple[str, int]] = Counter()  # node, and index into USES
+        self.uses: Counter[tuple[str, int]] = Counter()  # node, and WORKLOAD or a tunnel's number
 
     def is_empty(self) -> bool:
         return not (self.pool or self.blocks or self.hosts or self.uses)
@@ -76,7 +78,7 @@ class Routes:
     def set_workload(self, node: str, old: Iterable[str], new: Iterable[str]) -> None:
         for nets, step in ((new, 1), (old, -1)):
             for text in nets:
-                self._count(parse_net(text), node, "uses", (node, 0), step)
+                self._count(parse_net(text), node, "uses", (node, WORKLOAD), step)
 
     def set_node(self, name: str, new: NodeRecord | None) -> None:
         old = self._nodes.pop(name, None)
@@ -169,8 +171,8 @@ class Routes:
                 owner = each.block_node or owner
         node, uses = node_of(place)
         kind: PoolType = pool.type if pool else ""
-        is_workload = bool(place.blocks) or uses[:1] == (0,)
-        is_tunnel = bool(uses) and uses[0] != 0
+        is_workload = bool(place.blocks) or uses[:1] == (WORKLOAD,)
+        is_tunnel = bool(uses) and uses[0] != WORKLOAD
         is_known = bool(node)
         return Route(
             str(net),
@@ -186,9 +188,9 @@ class Routes:
             self._nodes[node].address(net.version) if node in self._nodes else "",
             cross_subnet and self._is_near(node, net.version),
             nat,
-            uses[:1] == (0,) and node == self._node,
+            uses[:1] == (WORKLOAD,) and node == self._node,
             bool(owner and node and owner != node),
-            frozenset(USES[use] for use in uses) if is_tunnel else frozenset(),
+            frozenset(TUNNELS[use] for use in uses) if is_tunnel else frozenset(),
         )
 
     def _is_near(self, node: str, version: int) -> bool:
@@ -211,15 +213,9 @@ def node_of(place: Place) -> tuple[str, tuple[int, ...]]:
 
 def tunnel_addresses(node: NodeRecord) -> Iterator[tuple[str, int]]:
     peer = node.wireguard
-    for text, use in (
-        (peer.address if peer else "", "wireguard"),
-        (peer.address_v6 if peer else "", "wireguard"),
-        (node.ipip, "ipip"),
-        (node.vxlan, "vxlan"),
-        (node.vxlan_v6, "vxlan"),
-    ):
-        if text:
-            yield text, USES.index(use)  # type: ignore[arg-type]
+    keys = (peer.address, peer.address_v6) if peer else ()
+    for texts, use in ((keys, 1), ((node.ipip,), 2), ((node.vxlan, node.vxlan_v6), 3)):
+        yield from ((text, use) for text in texts if text)
 
 
 def subnets(node: NodeRecord | None) -> tuple[Net | None, Net | None]:

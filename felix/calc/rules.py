@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from felix.calc.addresses import read_net
-from felix.calc.reading import Invalid, Json, entries, part, parts, required, text, texts, whole
+from felix.calc.reading import Invalid, Json, entries, labels, part, parts, required, text, texts, whole
 from felix.calc.selectors import EVERYTHING, entity_selector, read_selector, without
 from felix.desired import (
     ANYTHING,
@@ -128,11 +128,7 @@ def read_http(rule: Json, path: str) -> HTTPMatch | None:
 def read_annotations(rule: Json, path: str) -> tuple[tuple[str, str], ...]:
     if rule.get("metadata") is None:
         return ()
-    found = part(part(rule, "metadata", path), "annotations", f"{path}metadata.")
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise Invalid(f"{path}metadata.annotations[{name!r}]", value, "is not a text")
-    return tuple(sorted(found.items()))
+    return tuple(sorted(labels(part(rule, "metadata", path), "annotations", f"{path}metadata.").items()))
 
 
 def compile_entity(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ParamSpec, Protocol
 
 from felix.desired import (
@@ -20,12 +21,10 @@ from felix.desired import (
     Message,
     NamespaceRemove,
     NamespaceUpdate,
-    Policy,
     PolicyId,
     PolicyRemove,
     PolicyRule,
     PolicyUpdate,
-    Profile,
     ProfileRemove,
     ProfileUpdate,
     ServiceAccountRemove,
@@ -58,6 +57,16 @@ class _IPSet:
 
 
 @dataclass(slots=True)
+class _Said:
+    """A message that is made when the first client wants it, and kept for the others."""
+
+    what: str
+    make: Callable[[], bytes]
+    sets: frozenset[str] = frozenset()  # that the rules in it ask about
+    octets: bytes = b""
+
+
+@dataclass(slots=True)
 class _Client:
     outlet: Outlet
     ip_sets: set[str] = field(default_factory=set)  # that it knows
@@ -73,11 +82,11 @@ class PolicyBook:
         """`failed(what, error)` is told of what cannot be put into a message; it is left out, which Dikastes denies."""
         self._failed = failed
         self._ip_sets: dict[str, _IPSet] = {}
-        self._policies: dict[PolicyId, tuple[Policy, frozenset[str]]] = {}  # and the IP sets of its rules
-        self._profiles: dict[str, tuple[Profile, frozenset[str]]] = {}
+        self._policies: dict[PolicyId, _Said] = {}
+        self._profiles: dict[str, _Said] = {}
         self._endpoints: dict[WorkloadId, WorkloadEndpoint] = {}
-        self._accounts: dict[tuple[str, str], ServiceAccountUpdate] = {}
-        self._namespaces: dict[str, NamespaceUpdate] = {}
+        self._accounts: dict[tuple[str, str], _Said] = {}
+        self._namespaces: dict[str, _Said] = {}
         self._clients: dict[WorkloadId, _Client] = {}
         self._is_in_sync = False
 
@@ -91,10 +100,8 @@ class PolicyBook:
         client = self._clients[id] = _Client(outlet)
         if id in self._endpoints:
             self._bring_up_to_date(client, self._endpoints[id], is_news=True)
-        for account in self._accounts.values():
-            self._send([client], f"service account {account.namespace}/{account.name}", _account, account)
-        for namespace in self._namespaces.values():
-            self._send([client], f"namespace {namespace.name}", _namespace, namespace)
+        for said in (*self._accounts.values(), *self._namespaces.values()):
+            self._say([client], said)
         if self._is_in_sync:
             outlet.send(messages.IN_SYNC)
 
@@ -116,7 +123,8 @@ class PolicyBook:
             case IPSetRemove(id):
                 self._remove_ip_set(id)
             case PolicyUpdate(policy):
-                self._policies[policy.id] = policy, sets_of((*policy.inbound, *policy.outbound))
+                sets = sets_of((*policy.inbound, *policy.outbound))
+                self._policies[policy.id] = _Said(f"policy {policy.id}", partial(messages.policy_update, policy), sets)
                 for client, endpoint in self._served():
                     if policy.id in policies_of(endpoint):
                         client.policies.discard(policy.id)
@@ -124,7 +132,10 @@ class PolicyBook:
             case PolicyRemove(id):
                 self._policies.pop(id, None)
             case ProfileUpdate(profile):
-                self._profiles[profile.name] = profile, sets_of((*profile.inbound, *profile.outbound))
+                sets = sets_of((*profile.inbound, *profile.outbound))
+                self._profiles[profile.name] = _Said(
+                    f"profile {profile.name}", partial(messages.profile_update, profile), sets
+                )
                 for client, endpoint in self._served():
                     if profile.name in endpoint.profiles:
                         client.profiles.discard(profile.name)
@@ -149,15 +160,16 @@ class PolicyBook:
         """Namespaces and service accounts: every client is told of all of them."""
         clients = list(self._clients.values())
         match message:
-            case ServiceAccountUpdate(namespace, name):
-                self._accounts[namespace, name] = message
-                self._send(clients, f"service account {namespace}/{name}", _account, message)
+            case ServiceAccountUpdate(namespace, name, labels):
+                make = partial(messages.service_account_update, namespace, name, labels)
+                self._accounts[namespace, name] = _Said(f"service account {namespace}/{name}", make)
+                self._say(clients, self._accounts[namespace, name])
             case ServiceAccountRemove(namespace, name):
                 self._accounts.pop((namespace, name), None)
                 self._send(clients, "service account", messages.service_account_remove, namespace, name)
-            case NamespaceUpdate(name):
-                self._namespaces[name] = message
-                self._send(clients, f"namespace {name}", _namespace, message)
+            case NamespaceUpdate(name, labels):
+                self._namespaces[name] = _Said(f"namespace {name}", partial(messages.namespace_update, name, labels))
+                self._say(clients, self._namespaces[name])
             case NamespaceRemove(name):
                 self._namespaces.pop(name, None)
                 self._send(clients, "namespace", messages.namespace_remove, name)
@@ -183,9 +195,9 @@ class PolicyBook:
         for id in sorted(needed - client.ip_sets):
             self._send_whole_set([client], id)
         for policy in sorted(policies - client.policies):
-            self._send([client], f"policy {policy}", messages.policy_update, self._policies[policy][0])
+            self._say([client], self._policies[policy])
         for name in sorted(profiles - client.profiles):
-            self._send([client], f"profile {name}", messages.profile_update, self._profiles[name][0])
+            self._say([client], self._profiles[name])
         if is_news:
             self._send([client], f"workload {endpoint.id}", messages.workload_update, endpoint)
             client.knows_endpoint = True
@@ -200,8 +212,8 @@ class PolicyBook:
     def _sets_for(self, policies: Iterable[PolicyId], profiles: Iterable[str]) -> set[str]:
         """Of those that are known."""
         wanted: set[str] = set()
-        wanted.update(*(self._policies[id][1] for id in policies))
-        wanted.update(*(self._profiles[name][1] for name in profiles))
+        wanted.update(*(self._policies[id].sets for id in policies))
+        wanted.update(*(self._profiles[name].sets for name in profiles))
         return {id for id in wanted if id in self._ip_sets}
 
     def _send_ip_set(self, id: str) -> None:
@@ -248,6 +260,14 @@ class PolicyBook:
         if clients:
             self._send_each(clients, what, lambda: iter((make(*args, **kwargs),)))
 
+    def _say(self, clients: list[_Client], said: _Said) -> None:
+        if clients:
+            self._send_each(clients, said.what, lambda: iter((self._octets_of(said),)))
+
+    def _octets_of(self, said: _Said) -> bytes:
+        said.octets = said.octets or said.make()
+        return said.octets
+
     def _send_each(self, clients: list[_Client], what: str, make: Callable[[], Iterator[bytes]]) -> None:
         try:
             for octets in make():
@@ -270,11 +290,3 @@ def _sets_of(entity: Entity) -> tuple[str, ...]:
     return (
         *entity.ip_sets, *entity.not_ip_sets, *entity.named_ports, *entity.not_named_ports, *entity.services
     )  # fmt: skip
-
-
-def _account(update: ServiceAccountUpdate) -> bytes:
-    return messages.service_account_update(update.namespace, update.name, update.labels)
-
-
-def _namespace(update: NamespaceUpdate) -> bytes:
-    return messages.namespace_update(update.name, update.labels)

@@ -8,6 +8,7 @@ from felix.desired import (
     HostEndpoint,
     HostEndpointRemove,
     HostEndpointUpdate,
+    InSync,
     WorkloadEndpoint,
     WorkloadId,
     WorkloadRemove,
@@ -42,6 +43,19 @@ def test_a_workload_is_up_only_after_the_apply_that_has_it() -> None:
     states.applied([])
     assert states.changes() == {POD: "up"}
     assert states.changes() == {}
+
+
+def test_what_was_told_while_an_apply_was_under_way_is_not_part_of_it() -> None:
+    states = EndpointStates()
+    for interface in ("cali1", "cali2"):
+        states.interface_changed(interface, "up", NONE, 7)
+    states.on_message(InSync())
+    states.on_message(pod())
+    states.on_message(pod(OTHER, "cali2"))  # after the apply began
+    states.applied([], messages=2)
+    assert states.changes() == {POD: "up", OTHER: "down"}
+    states.applied([], messages=1)
+    assert states.changes() == {OTHER: "up"}
 
 
 @pytest.mark.parametrize("state", ["down", "gone"])
