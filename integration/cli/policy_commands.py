@@ -18,6 +18,24 @@ SocketOption = Annotated[
     str, typer.Option("--socket", envvar="CATBIRD_FELIX_SOCKET", metavar="PATH", help="Felix' control socket.")
 ]
 WHO = "NAMESPACE/POD, an address, or host."
+FromOption = Annotated[str, typer.Option("--from", metavar="WHO", help=WHO)]
+ToOption = Annotated[str, typer.Option("--to", metavar="WHO", help=WHO)]
+PortOption = Annotated[int | None, typer.Option("--port", metavar="PORT", help="Of the destination.")]
+SourcePortOption = Annotated[
+    int | None, typer.Option("--source-port", metavar="PORT", help="Otherwise one that no rule names.")
+]
+ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="NAME", help="tcp, udp, sctp, icmp, or a number.")]
+TypeOption = Annotated[int | None, typer.Option("--icmp-type", metavar="TYPE", help="8 is an echo request.")]
+CodeOption = Annotated[int | None, typer.Option("--icmp-code", metavar="CODE")]
+VersionOption = Annotated[int | None, typer.Option("--ip-version", metavar="4|6", help="Where names leave it open.")]
+InOption = Annotated[
+    str, typer.Option("--in", metavar="NAME", help="By which interface it arrives, if that does not follow.")
+]
+OutOption = Annotated[str, typer.Option("--out", metavar="NAME", help="By which it leaves, if that does not follow.")]
+SentToOption = Annotated[
+    str, typer.Option("--sent-to", metavar="ADDRESS[:PORT]", help="Of a service: what the sender wrote.")
+]
+OnlyNodeOption = Annotated[str, typer.Option("--node", metavar="NAME", help="Computed for this node alone.")]
 
 
 class Expected(StrEnum):
@@ -38,28 +56,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def explain(
-    source: Annotated[str, typer.Option("--from", metavar="WHO", help=WHO)],
-    destination: Annotated[str, typer.Option("--to", metavar="WHO", help=WHO)],
+    source: FromOption,
+    destination: ToOption,
     *,
-    port: Annotated[int | None, typer.Option("--port", metavar="PORT", help="Of the destination.")] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", metavar="NAME", help="tcp, udp, sctp, icmp, or a number.")
-    ] = "",
-    source_port: Annotated[int | None, typer.Option("--source-port", metavar="PORT")] = None,
-    icmp_type: Annotated[int | None, typer.Option("--icmp-type", metavar="TYPE", help="8 is an echo request.")] = None,
-    icmp_code: Annotated[int | None, typer.Option("--icmp-code", metavar="CODE")] = None,
-    ip_version: Annotated[
-        int | None, typer.Option("--ip-version", metavar="4|6", help="Where names leave it open.")
-    ] = None,
-    in_interface: Annotated[
-        str, typer.Option("--in", metavar="NAME", help="By which it arrives, if it does not follow.")
-    ] = "",
-    out_interface: Annotated[
-        str, typer.Option("--out", metavar="NAME", help="By which it leaves, if it does not follow.")
-    ] = "",
-    sent_to: Annotated[
-        str, typer.Option("--sent-to", metavar="ADDRESS[:PORT]", help="Of a service: what the sender wrote.")
-    ] = "",
+    port: PortOption = None,
+    protocol: ProtocolOption = "",
+    source_port: SourcePortOption = None,
+    icmp_type: TypeOption = None,
+    icmp_code: CodeOption = None,
+    ip_version: VersionOption = None,
+    in_interface: InOption = "",
+    out_interface: OutOption = "",
+    sent_to: SentToOption = "",
     expect: Annotated[
         Expected | None, typer.Option("--expect", help="Exit code 1 if the verdict is another one.")
     ] = None,
@@ -67,29 +75,16 @@ def explain(
     socket: SocketOption = FELIX_SOCKET,
     datastore: StoreOption = "",
     config: ConfigOption = None,
-    node: Annotated[
-        str, typer.Option("--node", metavar="NAME", help="With --datastore: only what this node does.")
-    ] = "",
+    node: OnlyNodeOption = "",
 ) -> None:
     """Which policy and rule decides about a packet, tier by tier, and why the others do not.
 
-    Asks this node's Felix. With --datastore it computes, for the nodes of both ends.
+    Asks this node's Felix. With --datastore, --config or --node it is computed, for the nodes of both ends.
     """
-    question = _said(
-        {
-            "from": source,
-            "to": destination,
-            "port": port,
-            "protocol": protocol,
-            "sourcePort": source_port,
-            "icmpType": icmp_type,
-            "icmpCode": icmp_code,
-            "ipVersion": ip_version,
-            "inInterface": in_interface,
-            "outInterface": out_interface,
-            "sentTo": sent_to,
-        }
-    )
+    flow = {"from": source, "to": destination, "port": port, "protocol": protocol, "sourcePort": source_port}
+    flow |= {"icmpType": icmp_type, "icmpCode": icmp_code, "ipVersion": ip_version, "sentTo": sent_to}
+    flow |= {"inInterface": in_interface, "outInterface": out_interface}
+    question = {name: value for name, value in flow.items() if value not in (None, "")}
     if datastore or config or node:
         from integration.cli.policy_offline import explain_from_datastore
 
@@ -124,10 +119,6 @@ def stats(
         _print(statistics_lines(view, only_met=met))
     except (KeyError, TypeError, ValueError) as error:
         raise SpeakerError(f"the answer is not one that this version understands: {error!r}") from None
-
-
-def _said(question: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in question.items() if value not in (None, "")}
 
 
 def _explanation_lines(view: Mapping[str, Any]) -> Iterable[str]:
