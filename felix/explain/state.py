@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from felix.desired import (
+    ConfigUpdate,
     HostEndpoint,
     HostEndpointRemove,
     HostEndpointUpdate,
@@ -72,6 +73,7 @@ class DesiredState:
     ip_sets: dict[str, IPSet] = field(default_factory=dict)
     workloads: dict[WorkloadId, WorkloadEndpoint] = field(default_factory=dict)
     host_endpoints: dict[str, HostEndpoint] = field(default_factory=dict)
+    config: ConfigUpdate = field(default_factory=ConfigUpdate)
     is_in_sync: bool = False
 
     def fold_all(self, messages: Iterable[Message]) -> None:
@@ -80,6 +82,8 @@ class DesiredState:
 
     def fold(self, message: Message) -> None:
         match message:
+            case ConfigUpdate():
+                self.config = message
             case IPSetUpdate(id, type, members):
                 self.ip_sets[id] = IPSet(type, members)
             case IPSetDelta(id, added, removed):

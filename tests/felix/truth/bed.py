@@ -230,8 +230,8 @@ class Bed:
         except TimeoutError:
             return "deny"
         except OSError as error:
-            # Refused by a rule (REJECT), or unreachable as the kernel was told.
-            return "deny" if isinstance(error, ConnectionError) else f"error: {error}"
+            # Refused by a rule (REJECT), or dropped in OUTPUT, which the sender is told of.
+            return "deny" if isinstance(error, ConnectionError | PermissionError) else f"error: {error}"
         expected = "" if not probe.seen_as else _address_of(probe.seen_as, probe)
         return "allow" if expected in ("", peer) else f"allow as {peer}, not {expected}"
 

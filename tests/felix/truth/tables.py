@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -172,7 +172,7 @@ def _with_version(value: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": versions.get(value["kind"], "projectcalico.org/v3")} | value
 
 
-def ports_of(all_scenarios: tuple[Scenario, ...], protocol: int) -> set[int]:
+def ports_of(all_scenarios: Sequence[Scenario], protocol: int) -> set[int]:
     """Ports that somebody must listen on."""
     return {probe.port for one in all_scenarios for probe in one.probes if probe.protocol == protocol and probe.port}
 

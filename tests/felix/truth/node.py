@@ -1,0 +1,153 @@
+"""node1's Felix as far as packets are concerned, in a process of its own inside node1's namespace.
+
+Reads steps on stdin (settings and messages), programs them, and answers on stdout with what the kernel refused. Pickle
+both ways: the two ends are one program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from felix.config import FelixConfig
+from felix.desired import IPVersion, Message
+from felix.filter_rules import Table
+from felix.parameters import ProtoPort
+from felix.ports import Failure, PacketFilter
+from felix.rules.ruleset import RuleProgrammer
+from felix.rules.settings import Failsafe, RuleSettings
+from tests.felix.truth.sockets import Namespace
+from tests.felix.truth.world import HOST_INTERFACES
+
+NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+RENDERERS = ("nftables", "iptables")
+TABLES: tuple[Table, ...] = ("raw", "mangle", "nat", "filter")
+DENIED_GROUP = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """`is_restarted`: a new Felix that knows nothing but what is in the kernel gets the messages."""
+
+    config: FelixConfig
+    messages: list[Message]
+    is_restarted: bool = False
+
+
+@dataclass(frozen=True)
+class Applied:
+    failures: list[Failure]
+    took_s: float
+
+
+def rule_settings(config: FelixConfig) -> RuleSettings:
+    return RuleSettings(
+        interface_prefixes=config.interface_prefixes,
+        endpoint_to_host=config.default_endpoint_to_host_action,  # type: ignore[arg-type]
+        failsafe_in=_failsafes(config.failsafe_inbound_host_ports),
+        failsafe_out=_failsafes(config.failsafe_outbound_host_ports),
+        checks_invalid=not config.disable_conntrack_invalid_check,
+        vxlan_port=config.vxlan_port,
+        allows_vxlan_from_workloads=config.allow_vxlan_packets_from_workloads,
+        allows_ipip_from_workloads=config.allow_ipip_packets_from_workloads,
+        allows_spoofing=config.workload_source_spoofing == "Any",
+        denied_group=DENIED_GROUP,
+    )
+
+
+def _failsafes(ports: tuple[ProtoPort, ...]) -> tuple[Failsafe, ...]:
+    return tuple(Failsafe(NUMBERS[one.protocol], one.port, one.net) for one in ports)
+
+
+def packet_filter(renderer: str, version: IPVersion) -> PacketFilter:
+    if renderer == "nftables":
+        from felix.kernel.nftables import NftablesFilter
+
+        return NftablesFilter(version)
+    from felix.kernel.iptables import IptablesFilter  # type: ignore[import-not-found,unused-ignore]
+
+    return IptablesFilter(version)  # type: ignore[no-any-return,unused-ignore]
+
+
+def programmers(renderer: str) -> list[RuleProgrammer]:
+    made = [RuleProgrammer(packet_filter(renderer, version), RuleSettings()) for version in (4, 6)]
+    for programmer in made:
+        for number, (name, addresses) in enumerate({"lo": ("127.0.0.1", "::1"), **HOST_INTERFACES}.items(), 1):
+            programmer.interface_changed(name, "up", frozenset(addresses), number)
+    return made
+
+
+async def serve(renderer: str) -> None:
+    these = programmers(renderer)
+    while (step := read(sys.stdin.buffer)) is not None:
+        began = time.monotonic()
+        if step.is_restarted:
+            these = programmers(renderer)
+        failures: list[Failure] = []
+        for one in these:
+            if one.settings != (wanted := rule_settings(step.config)):
+                one.reconfigure(wanted)
+            for message in step.messages:
+                one.on_message(message)
+            failures += await one.apply(began)
+        write(sys.stdout.buffer, Applied(failures, time.monotonic() - began))
+
+
+def read(stream: BinaryIO) -> Any:
+    """None at the end."""
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    return pickle.loads(stream.read(struct.unpack("!I", head)[0]))
+
+
+def write(stream: BinaryIO, value: object) -> None:
+    data = pickle.dumps(value)
+    stream.write(struct.pack("!I", len(data)) + data)
+    stream.flush()
+
+
+class NodeProcess:
+    """The other end: `apply` waits until it is in the kernel."""
+
+    def __init__(self, host: Namespace, renderer: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import main; main()", renderer],
+            cwd=Path(__file__).parents[3],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=host.child_setup(),
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+
+    def apply(self, config: FelixConfig, messages: Sequence[Message], *, is_restarted: bool = False) -> Applied:
+        """Raises RuntimeError if Felix died of it: its traceback is on stderr."""
+        write(self._in, Step(config, list(messages), is_restarted))
+        answer = read(self._out)
+        if answer is None:
+            raise RuntimeError("Felix ended")
+        assert isinstance(answer, Applied)
+        return answer
+
+    def close(self) -> None:
+        self._in.close()
+        self._out.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def main() -> None:
+    asyncio.run(serve(sys.argv[1]))
