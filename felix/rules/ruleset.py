@@ -251,19 +251,24 @@ class RuleProgrammer:
         if policy is None:
             self._sections.drop(("policy", *id))
             return
-        chains = policy_chains(policy, self.dialect)
-        tables: list[Table] = ["raw"] if policy.is_untracked else ["mangle"] if policy.is_pre_dnat else ["filter"]
-        if id in self._mangled and "mangle" not in tables:
-            tables.append("mangle")
-        self._sections.put(("policy", *id), dict.fromkeys(tables, chains))
+        self._sections.put(("policy", *id), dict.fromkeys(self.tables_of(policy), policy_chains(policy, self.dialect)))
 
     def _build_profile(self, name: str) -> None:
         profile = self.profiles.get(name)
         if profile is None:
             self._sections.drop(("profile", name))
             return
-        tables: list[Table] = ["filter", "mangle"] if name in self._mangled else ["filter"]
-        self._sections.put(("profile", name), dict.fromkeys(tables, profile_chains(profile, self.dialect)))
+        self._sections.put(
+            ("profile", name), dict.fromkeys(self.tables_of(profile), profile_chains(profile, self.dialect))
+        )
+
+    def tables_of(self, owner: Policy | Profile) -> list[Table]:
+        """Where its chains stand."""
+        tables: list[Table] = ["filter"]
+        if isinstance(owner, Policy):
+            tables = ["raw"] if owner.is_untracked else ["mangle"] if owner.is_pre_dnat else ["filter"]
+        name = owner.id if isinstance(owner, Policy) else owner.name
+        return [*tables, "mangle"] if name in self._mangled and "mangle" not in tables else tables
 
     def _build_workload(self, id: WorkloadId) -> None:
         endpoint = self.workloads.get(id)
