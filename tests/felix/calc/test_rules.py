@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from felix.desired import HTTPMatch, IPSetDelta, Origin, PortRange
+from felix.desired import HTTPMatch, IPSetDelta, IPSetRemove, Origin, PolicyRemove, PortRange, WorkloadUpdate
 from integration.resources.keys import Key
 from integration.resources.names import unique_id
 from integration.resources.selector import parse
@@ -216,6 +216,13 @@ def test_a_policy_with_a_bad_rule_is_absent_and_says_which_field(rule: Any, fiel
     cluster.add(policy("bad", allow()))
     assert [id.name for id in cluster.workload("p1").tiers[0].ingress] == ["bad", "good"]
     assert not cluster.graph.problems
+
+
+def test_a_policy_whose_rules_turn_bad_leaves_its_endpoints_before_it_goes() -> None:
+    cluster = Cluster(pod("p1"), policy("good", allow()), policy("p", allow({"selector": "a == 'b'"})))
+    said = cluster.add(policy("p", {"action": "Sing"}))
+    assert [type(message) for message in said] == [WorkloadUpdate, PolicyRemove, IPSetRemove]
+    assert [id.name for id in cluster.workload("p1").tiers[0].ingress] == ["good"]
 
 
 def test_a_service_in_a_global_policy_needs_its_namespace() -> None:
