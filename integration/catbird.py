@@ -11,7 +11,7 @@ from typing import Literal
 
 
 def run_speaker(argv: list[str], program: Literal["speaker", "reflector"] = "speaker") -> int:
-    from integration.node.lean import hidden
+    from integration.lean import hidden
 
     with hidden("ssl"):  # 4 MB, and no port of the speaker speaks TLS
         import asyncio  # noqa: F401
@@ -38,11 +38,32 @@ def run_demo(argv: list[str]) -> int:
     return demo(argv)
 
 
-PROGRAMS = {"speaker": run_speaker, "reflector": run_reflector, "node": run_node, "demo": run_demo}
+def run_cni(argv: list[str]) -> int:
+    from integration.cni.main import main as cni
+
+    return cni(argv)
+
+
+def run_felix(argv: list[str]) -> int:
+    from integration.node.felix.program import main as felix
+
+    return felix(argv)
+
+
+PROGRAMS = {
+    "speaker": run_speaker,
+    "reflector": run_reflector,
+    "node": run_node,
+    "felix": run_felix,
+    "cni": run_cni,
+    "demo": run_demo,
+}
 PROGRAM_HELP = {
     "speaker": "Run a BGP speaker in the foreground: catbird speaker -c FILE.toml",
     "reflector": "Run a BGP route reflector in the foreground: catbird reflector -c FILE.toml",
     "node": "Run the BGP speaker of a Calico node from its datastore: catbird node --datastore URL",
+    "felix": "Program this node's packet filter, routes and interfaces: catbird felix --datastore URL (root)",
+    "cni": "Install Calico's CNI plugins, or serve them: catbird cni install | serve",
     "demo": "Build three nodes and a router in network namespaces and watch routes spread (root).",
 }
 

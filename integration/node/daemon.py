@@ -14,9 +14,9 @@ from bgp.config import SpeakerConfig
 from bgp.io.server import SpeakerServer
 from bgp.speaker import Speaker
 from bgp.toml import ConfigError, config_to_dict
+from integration.logs import EventLog, LineWriter, timestamp
 from integration.node.control import ControlApi, ReloadRefused, Surroundings
 from integration.node.local_ports import LocalPorts
-from integration.node.logs import EventLog, LineWriter, timestamp
 from integration.node.loop_lag import LoopLag
 from integration.node.metrics import Monitor, ReloadCounts, Sources
 from integration.node.sockets import CannotListen, why_not_bound

@@ -11,8 +11,8 @@ from integration.bgpconfig import WATCHED, Environment, NodeConfig, NodeState, P
 from integration.datastore.api import Datastore
 from integration.datastore.errors import DatastoreError
 from integration.datastore.syncer import Status, Syncer, Update
+from integration.logs import EventLog
 from integration.node.control import ReloadRefused
-from integration.node.logs import EventLog
 from integration.node.static_routes import StaticRoutes
 from integration.resources.keys import Key
 

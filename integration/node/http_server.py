@@ -14,8 +14,11 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_HEAD_OCTETS = 8192
 MAX_BODY_OCTETS = 65536
@@ -122,10 +125,15 @@ class HttpServer:
         self._servers: list[asyncio.AbstractServer] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listening: socket.socket) -> None:
+    async def serve(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Takes over a bound socket."""
         start = asyncio.start_unix_server if listening.family == socket.AF_UNIX else asyncio.start_server
-        self._servers.append(await start(self._accept, sock=listening, limit=MAX_HEAD_OCTETS, backlog=64))
+        within_s = self._request_timeout_s if tls else None
+        self._servers.append(
+            await start(
+                self._accept, sock=listening, limit=MAX_HEAD_OCTETS, backlog=64, ssl=tls, ssl_handshake_timeout=within_s
+            )
+        )
 
     def stop_listening(self) -> None:
         """Take no more connections; those that are here are answered."""
@@ -161,9 +169,13 @@ class HttpServer:
             writer.close()
 
     async def _drain_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Half-close and let the client finish: closing with unread octets would reset away the answer."""
-        if writer.can_write_eof():
-            writer.write_eof()
+        """Half-close and let the client finish: closing with unread octets would reset away the answer.
+
+        TLS has no half: a client that waits for the end would wait for us.
+        """
+        if not writer.can_write_eof():
+            return
+        writer.write_eof()
         with_deadline = asyncio.timeout(1.0)
         try:
             async with with_deadline:

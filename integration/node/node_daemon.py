@@ -18,10 +18,10 @@ from integration.bgpconfig import Environment
 from integration.datastore.client import ResourceClient
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import load_settings, open_datastore
+from integration.lean import collect_seldom
+from integration.logs import LEVELS, EventLog, LineWriter
 from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.datastore_source import DatastoreSource
-from integration.node.lean import collect_seldom
-from integration.node.logs import LEVELS, EventLog, LineWriter
 from integration.node.node_status import NodeStatusReporter, Views
 from integration.node.speaker_daemon import Program, run_daemon
 from integration.node.startup.start_up import StartUp, StartUpError, node_name

@@ -98,6 +98,11 @@ def _bind(path: str) -> socket.socket:
 
 def bind_metrics(host_port: str) -> socket.socket:
     """`127.0.0.1:9179`, `[::1]:9179`, `localhost:9179` or `:9179` (every address). Raises CannotListen."""
+    return bind_tcp(host_port, "metrics", "[speaker] metrics")
+
+
+def bind_tcp(host_port: str, what: str, setting: str) -> socket.socket:
+    """The first address of HOST:PORT, bound. Raises CannotListen, which names `what` and the `setting` to change."""
     host, _, port = host_port.rpartition(":")
     host = host.strip("[]")
     try:
@@ -107,7 +112,7 @@ def bind_metrics(host_port: str) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listening = socket.socket(family, kind, protocol)
     except (OSError, ValueError, OverflowError) as error:
-        raise CannotListen(f"metrics {host_port}: {error}") from None
+        raise CannotListen(f"{what} {host_port}: {error}") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and host:
@@ -115,19 +120,24 @@ def bind_metrics(host_port: str) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         listening.close()
-        raise CannotListen(f"metrics {host_port}: {why_not_bound(error, int(port), 'metrics')}") from None
+        raise CannotListen(f"{what} {host_port}: {_why_not_bound(error, int(port), setting)}") from None
     return listening
 
 
 def why_not_bound(error: OSError, port: int, setting: str) -> str:
     """What an operator can do about it. `setting` is the key in [speaker]."""
+    return _why_not_bound(error, port, f"[speaker] {setting}")
+
+
+def _why_not_bound(error: OSError, port: int, setting: str) -> str:
     if error.errno == errno.EADDRINUSE:
         owner = process_listening_on(port)
-        return f"port {port} is in use{f' by {owner}' if owner else ''}; stop that, or set another [speaker] {setting}"
+        return f"port {port} is in use{f' by {owner}' if owner else ''}; stop that, or set another {setting}"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"port {port} needs root (or CAP_NET_BIND_SERVICE); run as root, or set another [speaker] {setting}"
+        return f"port {port} needs root (or CAP_NET_BIND_SERVICE); run as root, or set another {setting}"
     if error.errno == errno.EADDRNOTAVAIL:
-        return "the address is not on this machine; change [speaker] listen or add the address"
+        place = "[speaker] listen" if setting.startswith("[speaker]") else setting
+        return f"the address is not on this machine; change {place} or add the address"
     return error.strerror or str(error)
 
 

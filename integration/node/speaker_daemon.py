@@ -16,9 +16,9 @@ from typing import Literal, TextIO
 
 from bgp.config import SpeakerConfig
 from bgp.toml import ConfigError, load
+from integration.lean import collect_seldom
+from integration.logs import LEVELS, EventLog, LineWriter
 from integration.node.daemon import CannotStart, SpeakerDaemon
-from integration.node.lean import collect_seldom
-from integration.node.logs import LEVELS, EventLog, LineWriter
 from integration.node.sockets import CannotListen
 from integration.node.sources import FileSource
 from reflector.rules import reflection_of

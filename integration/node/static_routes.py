@@ -23,7 +23,7 @@ from felix.kernel.rtnetlink import (
 )
 from felix.kernel.sockets import RequestSocket
 from integration.bgpconfig import StaticRoute
-from integration.node.logs import EventLog
+from integration.logs import EventLog
 
 PROTOCOL = 82
 BY_AFI = {AF_INET: IPV4, AF_INET6: IPV6}

@@ -22,8 +22,8 @@ from typing import Any
 from integration.bgpconfig import Environment
 from integration.datastore.api import Datastore
 from integration.datastore.settings import load_settings, open_datastore
+from integration.logs import EventLog
 from integration.node.datastore_source import DatastoreSource
-from integration.node.logs import EventLog
 from integration.resources.keys import Key
 from tests.bench.bgpconfig import ME, resources
 from tests.bench.daemons import REPOSITORY

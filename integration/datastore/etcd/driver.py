@@ -29,6 +29,7 @@ from integration.datastore.errors import (
 )
 from integration.datastore.etcd.connection import ACCESS_HINT, AWAY, Connection, EtcdSettings, Metadata, translated
 from integration.datastore.etcd.messages import DELETE, EQUAL, GREATER, MESSAGES, MOD, VERSION
+from integration.datastore.etcd.status_keys import EtcdStatusKeys
 from integration.datastore.stored_form import (
     DEFAULT_ALLOW,
     check_steps,
@@ -298,6 +299,9 @@ class EtcdDatastore:
         finally:
             if stream is not None:
                 stream.cancel()
+
+    def status_keys(self) -> EtcdStatusKeys:
+        return EtcdStatusKeys(self.connection)
 
     async def check(self) -> None:
         await self.connection.call("KV/Range", RangeRequest(key=b"/calico/", count_only=True), may_repeat=True)

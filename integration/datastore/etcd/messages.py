@@ -1,25 +1,10 @@
-"""The messages of etcd's v3 API that we use, described at run time.
-
-Generated modules are tied to one version of the protobuf runtime; descriptors are not. Numbers and types are those of
-etcd's rpc.proto, kv.proto and auth.proto; enumerations are plain numbers, which is the same on the wire.
-"""
+"""The messages of etcd's v3 API that we use. Numbers and types are those of etcd's rpc.proto, kv.proto and auth.proto."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from integration.protobuf import describe
 
 PACKAGE = "catbird.etcd"
-KINDS = descriptor_pb2.FieldDescriptorProto
-SCALARS = {
-    "bytes": KINDS.TYPE_BYTES,
-    "string": KINDS.TYPE_STRING,
-    "bool": KINDS.TYPE_BOOL,
-    "int64": KINDS.TYPE_INT64,
-    "uint64": KINDS.TYPE_UINT64,
-    "int32": KINDS.TYPE_INT32,
-}
 
 # Message → its fields as `name number type`; `*` before a type: repeated.
 FIELDS = {
@@ -64,24 +49,6 @@ FIELDS = {
 PUT, DELETE = 0, 1  # Event.type
 EQUAL, GREATER = 0, 1  # Compare.result
 VERSION, MOD = 0, 2  # Compare.target
-
-
-def describe(fields: dict[str, str], package: str) -> dict[str, Any]:
-    """Message classes by name."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
-    for name, text in fields.items():
-        message = file.message_type.add(name=name)
-        for line in filter(None, text.split(", ")):
-            field_name, number, of = line.split()
-            field = message.field.add(name=field_name, number=int(number))
-            field.label = KINDS.LABEL_REPEATED if of.startswith("*") else KINDS.LABEL_OPTIONAL
-            of = of.removeprefix("*")
-            field.type = SCALARS.get(of, KINDS.TYPE_MESSAGE)
-            if of not in SCALARS:
-                field.type_name = f".{package}.{of}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in fields}
 
 
 MESSAGES = describe(FIELDS, PACKAGE)

@@ -12,9 +12,9 @@ from bgp.config import SpeakerConfig
 from integration.bgpconfig import Environment
 from integration.datastore.local.driver import LocalDatastore
 from integration.datastore.syncer import Update
+from integration.logs import EventLog
 from integration.node.control import ReloadRefused
 from integration.node.datastore_source import DatastoreSource
-from integration.node.logs import EventLog
 from integration.resources.keys import Key
 
 Story = Callable[[LocalDatastore, DatastoreSource, "Lines"], Awaitable[None]]

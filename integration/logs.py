@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any, Literal, TextIO
 
-from integration.node.lean import hidden
+from integration.lean import hidden
 
 with hidden("rich"):  # 5 MB, for tracebacks that we never draw
     import structlog

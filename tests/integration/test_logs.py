@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from integration.node.logs import FLOOD_LINES, FLOOD_S, EventLog, LineWriter, printable
+from integration.logs import FLOOD_LINES, FLOOD_S, EventLog, LineWriter, printable
 
 
 class Clock:

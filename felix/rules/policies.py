@@ -1,0 +1,144 @@
+"""Policies and profiles as chains. Pure.
+
+A chain's verdict is in the mark: accept, or pass to the next tier, with a return; what is denied ends there. A staged
+policy's chain counts and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from felix.desired import IPVersion, Policy, PolicyRule, Profile
+from felix.filter_rules import Action, Chain, Drop, Log, NFLog, Reject, Return, Rule
+from felix.rules import names
+from felix.rules.marks import Marks, is_set, put
+from felix.rules.matching import find
+from felix.rules.names import Direction
+from felix.rules.settings import RuleSettings
+
+MAX_COMMENT = 256
+DIRECTIONS: tuple[Direction, Direction] = ("inbound", "outbound")
+MAX_PREFIX = 63  # NFLOG's, without its end
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What the rules are built for."""
+
+    version: IPVersion
+    has_alternatives: bool
+    has_verdict_maps: bool
+    settings: RuleSettings
+    marks: Marks
+
+    @property
+    def deny(self) -> Action:
+        return Reject() if self.settings.deny == "REJECT" else Drop()
+
+    def denials(self, who: str, rule: str, direction: Direction) -> Iterator[Action]:
+        """To report a packet and end it."""
+        if self.settings.denied_group:
+            prefix = denied_prefix(who, rule, direction)
+            settings = self.settings
+            yield NFLog(settings.denied_group, prefix, settings.denied_rate, settings.denied_burst)
+        yield self.deny
+
+
+def denied_prefix(who: str, rule: str, direction: Direction) -> str:
+    """`D|TIER/POLICY|RULE|in`: what denied. A long name is cut in its middle: both ends tell more than one."""
+    tail = f"|{rule}|{'in' if direction == 'inbound' else 'out'}"
+    room = MAX_PREFIX - len("D|") - len(tail)
+    if len(who) > room:
+        who = f"{who[: room // 2 - 1]}..{who[len(who) - (room - room // 2 - 1) :]}"
+    return f"D|{who}{tail}"
+
+
+def policy_chains(policy: Policy, dialect: Dialect) -> list[Chain]:
+    """Ingress and egress."""
+    place = "/".join(filter(None, (policy.id.namespace, policy.id.name)))
+    return [
+        Chain(
+            names.policy_chain(policy.id, direction),
+            _commented(
+                f"{policy.id.kind} {place} {'ingress' if direction == 'inbound' else 'egress'}",
+                [rule for rule, _ in indexed_rules(policy, direction, dialect)],
+            ),
+        )
+        for direction in DIRECTIONS
+    ]
+
+
+def profile_chains(profile: Profile, dialect: Dialect) -> list[Chain]:
+    return [
+        Chain(
+            names.profile_chain(profile.name, direction),
+            _commented(
+                f"Profile {profile.name} {'ingress' if direction == 'inbound' else 'egress'}",
+                [rule for rule, _ in indexed_rules(profile, direction, dialect)],
+            ),
+        )
+        for direction in DIRECTIONS
+    ]
+
+
+def indexed_rules(owner: Policy | Profile, direction: Direction, dialect: Dialect) -> list[tuple[Rule, int | None]]:
+    """The chain's rules, each with the index of the policy's rule whose packets its counter counts, if it does."""
+    rules = owner.inbound if direction == "inbound" else owner.outbound
+    if isinstance(owner, Policy):
+        who, decides = f"{owner.tier}/{names.policy_name(owner.id)}", not owner.id.is_staged
+    else:
+        who, decides = f"profile/{owner.name}", True
+    return _rules(rules, direction, who, dialect, decides=decides)
+
+
+def _commented(comment: str, rules: list[Rule]) -> tuple[Rule, ...]:
+    """A return at the end says nothing; an empty chain gets a rule that only counts."""
+    while rules and rules[-1] == Rule((), Return()):
+        rules.pop()
+    if not rules:
+        return (Rule((), None, (comment,)),)
+    first = rules[0]
+    return (Rule(first.criteria, first.action, (comment, *first.comments)), *rules[1:])
+
+
+def _rules(
+    rules: Sequence[PolicyRule], direction: Direction, who: str, dialect: Dialect, *, decides: bool
+) -> list[tuple[Rule, int | None]]:
+    found: list[tuple[Rule, int | None]] = []
+    for index, rule in enumerate(rules):
+        finder = find(rule, dialect.version, dialect.marks, has_alternatives=dialect.has_alternatives)
+        if finder is None or (rule.action == "log" and not decides):
+            continue
+        comments = tuple(f"{key}={value}"[:MAX_COMMENT] for key, value in rule.annotations)
+        # A staged rule's first match is counted, and ends its chain.
+        act, then = _act(rule, direction, who, index, dialect) if decides else (Return(), [])
+        found += [(Rule(one.criteria, one.action, comments), None) for one in finder.before]
+        found += [(Rule(way, act, comments), index) for way in finder.ways]
+        found += [(Rule(one.criteria, one.action, comments), None) for one in then]
+    return found
+
+
+def _act(rule: PolicyRule, direction: Direction, who: str, index: int, dialect: Dialect) -> tuple[Action, list[Rule]]:
+    """What a packet that is found gets, and the rules after it that look at the mark alone."""
+    marks, settings = dialect.marks, dialect.settings
+    match rule.action:
+        case "log":
+            return Log(_log_prefix(settings.log_prefix, who), settings.log_rate, settings.log_burst), []
+        case "deny":
+            ends = dialect.denials(who, str(index), direction)
+            return put(marks.drop), [Rule((is_set(marks.drop),), one) for one in ends]
+        case "pass":
+            return put(marks.next_tier), [Rule((is_set(marks.next_tier),), Return())]
+    return put(marks.accept), [Rule((is_set(marks.accept),), Return())]
+
+
+def _log_prefix(prefix: str, who: str) -> str:
+    """`%t` tier (or `profile`), `%k` kind, `%n` name, `%p` kind and name."""
+    tier, _, policy = who.partition("/")
+    kind, _, name = policy.partition("/")
+    if tier == "profile":
+        kind, name = "pro", policy
+    for sign, value in (("%t", tier), ("%k", kind), ("%n", name or kind), ("%p", policy)):
+        prefix = prefix.replace(sign, value)
+    return f"{prefix}: "

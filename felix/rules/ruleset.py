@@ -1,0 +1,394 @@
+"""From the calculation's messages to one packet filter's chains, sets and maps. Pure; only what a message touches is built.
+
+Only `apply` is a coroutine: it awaits the packet filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from felix.desired import (
+    HostEndpoint,
+    HostEndpointRemove,
+    HostEndpointUpdate,
+    HostRemove,
+    HostUpdate,
+    IPSetDelta,
+    IPSetRemove,
+    IPSetUpdate,
+    Message,
+    Policy,
+    PolicyId,
+    PolicyRemove,
+    PolicyUpdate,
+    PoolRemove,
+    PoolUpdate,
+    Profile,
+    ProfileRemove,
+    ProfileUpdate,
+    ServiceCIDRsUpdate,
+    TierPolicies,
+    VTEPRemove,
+    VTEPUpdate,
+    WorkloadEndpoint,
+    WorkloadId,
+    WorkloadRemove,
+    WorkloadUpdate,
+)
+from felix.filter_rules import Chain, Table
+from felix.ports import Failure, PacketFilter
+from felix.rules import names, static
+from felix.rules.address_sets import AddressSets
+from felix.rules.dispatch import host_dispatch, workload_dispatch
+from felix.rules.endpoints import Built, host_chains, workload_chains
+from felix.rules.interfaces import HostInterfaces
+from felix.rules.marks import marks_of
+from felix.rules.policies import Dialect, policy_chains, profile_chains
+from felix.rules.sections import Sections
+from felix.rules.settings import RuleSettings
+
+
+class RuleProgrammer:
+    """One IP version's rules: a Programmer, and an InterfaceListener for host endpoints."""
+
+    def __init__(self, packet_filter: PacketFilter, settings: RuleSettings) -> None:
+        self.filter = packet_filter
+        self.sets = AddressSets(packet_filter, settings.external_nodes)
+        self._sections = Sections(packet_filter)
+        self.policies: dict[PolicyId, Policy] = {}
+        self.profiles: dict[str, Profile] = {}
+        self.workloads: dict[WorkloadId, WorkloadEndpoint] = {}
+        self.hosts: dict[str, HostEndpoint] = {}
+        self._services = ServiceCIDRsUpdate()
+        self._interfaces = HostInterfaces(settings.interface_prefixes)
+        self._groups: dict[tuple[Table, str], int] = {}  # how many endpoints use it
+        self._groups_of: dict[WorkloadId | str, frozenset[tuple[Table, str]]] = {}
+        self._dirty_policies: set[PolicyId] = set()
+        self._dirty_profiles: set[str] = set()
+        self._dirty_workloads: set[WorkloadId] = set()
+        self._stale: set[str] = set()  # parts that are built anew as a whole
+        self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
+        self._owner: dict[str, WorkloadId] = {}  # interface → who has it
+        self._claims: dict[str, set[WorkloadId]] = {}
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: RuleSettings) -> None:
+        """Everything is built anew; the packet filter writes what differs."""
+        self.settings = settings
+        self.dialect = Dialect(
+            self.filter.version,
+            self.filter.has_alternatives,
+            self.filter.has_verdict_maps,
+            settings,
+            marks_of(settings.mark_mask),
+        )
+        self._interfaces.prefixes = settings.interface_prefixes
+        self.sets.set_external(settings.external_nodes)
+        self._dirty_policies |= self.policies.keys()
+        self._dirty_profiles |= self.profiles.keys()
+        self._dirty_workloads |= self.workloads.keys()
+        self._stale |= {"static", "hosts", "dispatch", "nat", "raw"}
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: Message) -> None:
+        taker = TAKERS.get(type(message))
+        if taker is not None:
+            taker(self, message)
+
+    def interface_changed(
+        self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
+    ) -> None:
+        if self._interfaces.change(name, state, addresses):
+            self.sets.set_this_host(self._interfaces.addresses)
+            self._stale.add("hosts")
+
+    def _take_policy(self, message: PolicyUpdate) -> None:
+        policy = message.policy
+        before = self.policies.get(policy.id)
+        self.policies[policy.id] = policy
+        self._dirty_policies.add(policy.id)
+        if before is not None and before.selector != policy.selector:
+            # Who is under it may have to be grouped otherwise.
+            self._dirty_workloads |= {
+                one.id for one in self.workloads.values() if any(policy.id in t.ingress + t.egress for t in one.tiers)
+            }
+            self._stale.add("hosts")
+
+    def _take_policy_gone(self, message: PolicyRemove) -> None:
+        self.policies.pop(message.id, None)
+        self._dirty_policies.add(message.id)
+
+    def _take_profile(self, message: ProfileUpdate) -> None:
+        self.profiles[message.profile.name] = message.profile
+        self._dirty_profiles.add(message.profile.name)
+
+    def _take_profile_gone(self, message: ProfileRemove) -> None:
+        self.profiles.pop(message.name, None)
+        self._dirty_profiles.add(message.name)
+
+    def _take_workload(self, message: WorkloadUpdate) -> None:
+        self._forget_claim(message.endpoint.id)
+        self.workloads[message.endpoint.id] = message.endpoint
+        self._claims.setdefault(message.endpoint.interface, set()).add(message.endpoint.id)
+        self._arbitrate(message.endpoint.interface)
+        self._workload_changed(message.endpoint.id)
+
+    def _take_workload_gone(self, message: WorkloadRemove) -> None:
+        self._forget_claim(message.id)
+        self.workloads.pop(message.id, None)
+        self._workload_changed(message.id)
+
+    def _workload_changed(self, id: WorkloadId) -> None:
+        self._dirty_workloads.add(id)
+        self._stale |= {"nat", "raw"}
+
+    def _forget_claim(self, id: WorkloadId) -> None:
+        before = self.workloads.get(id)
+        if before is not None:
+            self._claims[before.interface].discard(id)
+            self._arbitrate(before.interface)
+
+    def _arbitrate(self, interface: str) -> None:
+        """The lowest id has an interface that two claim; the other waits."""
+        claims = self._claims.get(interface)
+        owner = min(claims) if claims else None
+        before = self._owner.get(interface)
+        if not claims:
+            self._claims.pop(interface, None)
+        if owner == before:
+            return
+        if owner is None:
+            del self._owner[interface]
+        else:
+            self._owner[interface] = owner
+        self._dirty_workloads |= {one for one in (owner, before) if one is not None}
+        self._stale.add("dispatch")
+
+    def _take_host(self, message: HostEndpointUpdate) -> None:
+        self.hosts[message.endpoint.name] = message.endpoint
+        self._stale.add("hosts")
+
+    def _take_host_gone(self, message: HostEndpointRemove) -> None:
+        self.hosts.pop(message.name, None)
+        self._stale.add("hosts")
+
+    def _take_services(self, message: ServiceCIDRsUpdate) -> None:
+        self._services = message
+        self._stale.add("static")
+
+    def _take_pool(self, message: PoolUpdate | PoolRemove) -> None:
+        self.sets.take_pool(message)
+        self._stale.add("nat")
+
+    def _take_node(self, message: HostUpdate | HostRemove | VTEPUpdate | VTEPRemove) -> None:
+        self.sets.take_node(message)
+
+    def _take_set(self, message: IPSetUpdate) -> None:
+        self.filter.set_ip_set(message.id, message.type, message.members)
+
+    def _take_delta(self, message: IPSetDelta) -> None:
+        self.filter.change_ip_set(message.id, message.added, message.removed)
+
+    def _take_set_gone(self, message: IPSetRemove) -> None:
+        self.filter.remove_ip_set(message.id)
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    async def apply(self, now: float) -> list[Failure]:
+        self.complete()
+        return await self.filter.apply()
+
+    def complete(self) -> None:
+        """Hand over everything that has changed."""
+        self.sets.complete()
+        if "static" in self._stale:
+            self._build_static()
+        if "hosts" in self._stale:
+            self._build_hosts()
+        for policy in self._dirty_policies:
+            self._build_policy(policy)
+        for profile in self._dirty_profiles:
+            self._build_profile(profile)
+        for workload in self._dirty_workloads:
+            self._build_workload(workload)
+        if "dispatch" in self._stale:
+            self._build_dispatch()
+        if "nat" in self._stale:
+            self._build_nat()
+        if "raw" in self._stale:
+            self._build_raw()
+        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_workloads, self._stale):
+            dirty.clear()
+
+    def _build_static(self) -> None:
+        self._sections.put(
+            ("static",),
+            {
+                "filter": static.filter_chains(self.dialect, self._services),
+                "mangle": static.mangle_chains(self.dialect),
+            },
+        )
+        for (table, hook), rules in static.hooks(self.dialect).items():
+            self.filter.set_hook(table, hook, rules)
+
+    def _build_nat(self) -> None:
+        nats = [
+            pair
+            for id in self._owner.values()
+            for pair in self.workloads[id].nats
+            if (":" in pair[0]) == (self.filter.version == 6)
+        ]
+        chains = static.nat_chains(
+            self.dialect, has_masqueraded_pools=self.sets.has_masqueraded_pools, nats=nats, tunnels=self._tunnels()
+        )
+        self._sections.put(("nat",), {"nat": chains})
+
+    def _tunnels(self) -> list[str]:
+        settings = self.settings
+        if self.filter.version == 4:
+            devices = [("tunl0", settings.has_ipip), ("vxlan.calico", settings.has_vxlan)]
+            devices.append((settings.wireguard_device, bool(settings.wireguard_port)))
+        else:
+            devices = [("vxlan-v6.calico", settings.has_vxlan_v6)]
+            devices.append((settings.wireguard_device_v6, bool(settings.wireguard_port_v6)))
+        return [device for device, is_there in devices if is_there]
+
+    def _build_raw(self) -> None:
+        spoofers = [
+            (interface, cidr)
+            for interface, id in self._owner.items()
+            for cidr in self.workloads[id].allowed_source_prefixes
+            if self.settings.allows_spoofing
+        ]
+        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect, sorted(spoofers))})
+
+    def _build_policy(self, id: PolicyId) -> None:
+        policy = self.policies.get(id)
+        if policy is None:
+            self._sections.drop(("policy", *id))
+            return
+        chains = policy_chains(policy, self.dialect)
+        tables: list[Table] = ["raw"] if policy.is_untracked else ["mangle"] if policy.is_pre_dnat else ["filter"]
+        if id in self._mangled and "mangle" not in tables:
+            tables.append("mangle")
+        self._sections.put(("policy", *id), dict.fromkeys(tables, chains))
+
+    def _build_profile(self, name: str) -> None:
+        profile = self.profiles.get(name)
+        if profile is None:
+            self._sections.drop(("profile", name))
+            return
+        tables: list[Table] = ["filter", "mangle"] if name in self._mangled else ["filter"]
+        self._sections.put(("profile", name), dict.fromkeys(tables, profile_chains(profile, self.dialect)))
+
+    def _build_workload(self, id: WorkloadId) -> None:
+        endpoint = self.workloads.get(id)
+        if endpoint is None or self._owner.get(endpoint.interface) != id:
+            self._sections.drop(("workload", *id))
+            self._use_groups(id, {})
+            return
+        self._hand_over(("workload", *id), id, workload_chains(endpoint, self.dialect, self._selector_of))
+
+    def _selector_of(self, id: PolicyId) -> str:
+        policy = self.policies.get(id)
+        return policy.selector if policy is not None else ""
+
+    def _build_dispatch(self) -> None:
+        chains, maps = workload_dispatch(self._owner, self.dialect)
+        self._sections.put(("dispatch",), {"filter": chains})
+        for name, targets in maps.items():
+            self.filter.set_map("filter", name, targets)
+
+    def _build_hosts(self) -> None:
+        """All host endpoints at once: there are few, and which interface has which depends on all of them."""
+        on = self._interfaces.endpoints(self.hosts.values())
+        former = set(self._sections.of_kind("host"))
+        used: set[tuple[str, ...]] = set()
+        for interface, endpoint in on.items():
+            used.add(("host", interface))
+            built = host_chains(endpoint, interface, self.dialect, self._selector_of)
+            self._hand_over(("host", interface), f"host {interface}", built)
+        for section in former - used:
+            self._sections.drop(section)
+            self._use_groups(f"host {section[1]}", {})
+        self._build_host_dispatch(on)
+        mangled = frozenset(_needed_in_mangle(on.values()))
+        changed = mangled ^ self._mangled
+        self._mangled = mangled
+        self._dirty_policies |= {one for one in changed if isinstance(one, PolicyId)}
+        self._dirty_profiles |= {one for one in changed if isinstance(one, str)}
+
+    def _build_host_dispatch(self, on: dict[str, HostEndpoint]) -> None:
+        dialect = self.dialect
+        untracked = [name for name, one in on.items() if one.untracked_tiers and name != names.ANY_INTERFACE]
+        pre_dnat = [name for name, one in on.items() if one.pre_dnat_tiers]
+        self._sections.put(
+            ("host dispatch",),
+            {
+                "filter": [
+                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", on, dialect),
+                    *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
+                    *host_dispatch(names.FROM_HOST_FORWARD, "in", "cali-fhfw-", on, dialect),
+                    *host_dispatch(names.TO_HOST_FORWARD, "out", "cali-thfw-", on, dialect),
+                ],
+                "raw": [
+                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", untracked, dialect),
+                    *host_dispatch(names.TO_HOST, "out", "cali-th-", untracked, dialect),
+                ],
+                "mangle": [
+                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", pre_dnat, dialect),
+                    *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
+                ],
+            },
+        )
+
+    def _hand_over(self, section: tuple[str, ...], user: WorkloadId | str, built: Built) -> None:
+        # The groups first: chains may name what was told before.
+        self._use_groups(user, {(t, n): chain for t, some in built.groups.items() for n, chain in some.items()})
+        self._sections.put(section, built.chains)
+
+    def _use_groups(self, user: WorkloadId | str, groups: dict[tuple[Table, str], Chain]) -> None:
+        before, now = self._groups_of.pop(user, frozenset()), frozenset(groups)
+        for key in now - before:
+            self._groups[key] = self._groups.get(key, 0) + 1
+            self._sections.put(("group", *key), {key[0]: [groups[key]]})
+        for key in before - now:
+            self._groups[key] -= 1
+            if not self._groups[key]:
+                del self._groups[key]
+                self._sections.drop(("group", *key))
+        if now:
+            self._groups_of[user] = now
+
+
+def _needed_in_mangle(endpoints: Iterable[HostEndpoint]) -> Iterable[PolicyId | str]:
+    """What the mangle table's host chains jump to: egress policies, profiles."""
+    for endpoint in endpoints:
+        yield from endpoint.profiles
+        tiers: tuple[TierPolicies, ...] = endpoint.tiers
+        for tier in tiers:
+            yield from tier.egress
+
+
+TAKERS: dict[type[Any], Callable[[RuleProgrammer, Any], None]] = {
+    PolicyUpdate: RuleProgrammer._take_policy,
+    PolicyRemove: RuleProgrammer._take_policy_gone,
+    ProfileUpdate: RuleProgrammer._take_profile,
+    ProfileRemove: RuleProgrammer._take_profile_gone,
+    WorkloadUpdate: RuleProgrammer._take_workload,
+    WorkloadRemove: RuleProgrammer._take_workload_gone,
+    HostEndpointUpdate: RuleProgrammer._take_host,
+    HostEndpointRemove: RuleProgrammer._take_host_gone,
+    ServiceCIDRsUpdate: RuleProgrammer._take_services,
+    PoolUpdate: RuleProgrammer._take_pool,
+    PoolRemove: RuleProgrammer._take_pool,
+    HostUpdate: RuleProgrammer._take_node,
+    HostRemove: RuleProgrammer._take_node,
+    VTEPUpdate: RuleProgrammer._take_node,
+    VTEPRemove: RuleProgrammer._take_node,
+    IPSetUpdate: RuleProgrammer._take_set,
+    IPSetDelta: RuleProgrammer._take_delta,
+    IPSetRemove: RuleProgrammer._take_set_gone,
+}

@@ -1,0 +1,46 @@
+"""What has been handed to a packet filter, so that only what differs is handed over again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from felix.filter_rules import Chain, Table
+from felix.ports import PacketFilter
+
+Section: TypeAlias = tuple[str, ...]
+"""Who made some chains: ("policy", …), ("workload", …), ("dispatch",)."""
+
+
+class Sections:
+    """Chains by who made them. A chain has one maker at a time."""
+
+    def __init__(self, packet_filter: PacketFilter) -> None:
+        self._filter = packet_filter
+        self._given: dict[Section, dict[tuple[Table, str], Chain]] = {}
+
+    def put(self, section: Section, chains: Mapping[Table, Iterable[Chain]]) -> None:
+        """These are now the section's chains; others that it had are gone."""
+        now = {(table, chain.name): chain for table, some in chains.items() for chain in some}
+        before = self._given.get(section, {})
+        changed: dict[Table, list[Chain]] = {}
+        for (table, _), chain in now.items():
+            if before.get((table, chain.name)) != chain:
+                changed.setdefault(table, []).append(chain)
+        for table, some in changed.items():
+            self._filter.set_chains(table, some)
+        gone: dict[Table, list[str]] = {}
+        for table, name in before.keys() - now.keys():
+            gone.setdefault(table, []).append(name)
+        for table, names in gone.items():
+            self._filter.remove_chains(table, sorted(names))
+        if now:
+            self._given[section] = now
+        else:
+            self._given.pop(section, None)
+
+    def drop(self, section: Section) -> None:
+        self.put(section, {})
+
+    def of_kind(self, kind: str) -> list[Section]:
+        return [section for section in self._given if section[0] == kind]

@@ -1,0 +1,407 @@
+"""The chains that do not depend on endpoints: what hangs in the kernel's hooks, and in which order it asks. Pure.
+
+The order of each chain is Calico's (felix/rules/static.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from felix.desired import PortRange, ServiceCIDRsUpdate
+from felix.filter_rules import (
+    DNAT,
+    ICMP,
+    SNAT,
+    Accept,
+    Action,
+    AddressType,
+    Chain,
+    Conntrack,
+    Criterion,
+    DNATted,
+    Drop,
+    GoTo,
+    Hook,
+    HookRules,
+    InInterface,
+    InSet,
+    Jump,
+    Masquerade,
+    Net,
+    NoTrack,
+    OutInterface,
+    Ports,
+    Protocol,
+    Reject,
+    Return,
+    ReversePathFails,
+    Rule,
+    Table,
+)
+from felix.rules import names
+from felix.rules.marks import clear, is_clear, is_set, put
+from felix.rules.policies import Dialect
+from felix.rules.settings import Failsafe
+
+TCP, UDP, IPIP, ICMPV6 = 6, 17, 4, 58
+ALL_POOLS, MASQUERADED_POOLS = "network-ip-pools", "masq-ipam-pools"
+ALL_HOSTS, ALL_VXLAN, THIS_HOST = "all-hosts-net", "all-vxlan-net", "this-host"
+FLOWS = Conntrack(frozenset(("RELATED", "ESTABLISHED")))
+LOCAL_SOURCE, LOCAL_DESTINATION = AddressType("source"), AddressType("destination")
+# What a workload needs of its host to find it: multicast listeners, routers and neighbours.
+ICMPV6_FOR_HOST = (130, 131, 132, 133, 135, 136)
+METADATA = "169.254.169.254/32"
+
+HOOKS: dict[tuple[Table, Hook], str] = {
+    ("raw", "PREROUTING"): "cali-PREROUTING",
+    ("raw", "OUTPUT"): "cali-OUTPUT",
+    ("mangle", "PREROUTING"): "cali-PREROUTING",
+    ("mangle", "POSTROUTING"): "cali-POSTROUTING",
+    ("nat", "PREROUTING"): "cali-PREROUTING",
+    ("nat", "OUTPUT"): "cali-OUTPUT",
+    ("nat", "POSTROUTING"): "cali-POSTROUTING",
+    ("filter", "INPUT"): "cali-INPUT",
+    ("filter", "FORWARD"): "cali-FORWARD",
+    ("filter", "OUTPUT"): "cali-OUTPUT",
+}
+
+
+def hooks(dialect: Dialect) -> dict[tuple[Table, Hook], HookRules]:
+    """One jump each. Behind the others' (kube-proxy's): the postrouting translation, and what forwarding ends with."""
+    marks, settings = dialect.marks, dialect.settings
+    found = {}
+    for (table, hook), target in HOOKS.items():
+        jump = Rule((), Jump(target))
+        at_end = not settings.inserts or (table, hook) == ("nat", "POSTROUTING")
+        after: tuple[Rule, ...] = ()
+        if (table, hook) == ("filter", "FORWARD"):
+            after = (
+                Rule((is_set(marks.accept),), allow_filter(dialect), ("Policy explicitly accepted packet.",)),
+                Rule((), put(marks.accept)),
+            )
+        found[table, hook] = HookRules((), (jump, *after)) if at_end else HookRules((jump,), after)
+    return found
+
+
+def allow_filter(dialect: Dialect) -> Action:
+    return Accept() if dialect.settings.filter_allow == "ACCEPT" else Return()
+
+
+def allow_mangle(dialect: Dialect) -> Action:
+    return Accept() if dialect.settings.mangle_allow == "ACCEPT" else Return()
+
+
+def port(side: str, number: int) -> Ports:
+    return Ports(side, (PortRange(number, number),))  # type: ignore[arg-type]
+
+
+def workload_ways(dialect: Dialect, way: str) -> list[Criterion]:
+    kind = InInterface if way == "in" else OutInterface
+    return [kind(f"{prefix}+") for prefix in dialect.settings.interface_prefixes]
+
+
+# --- filter ----------------------------------------------------------------------------------------------------------
+
+
+def filter_chains(dialect: Dialect, services: ServiceCIDRsUpdate) -> list[Chain]:
+    return [
+        Chain("cali-INPUT", tuple(_input(dialect))),
+        Chain("cali-FORWARD", tuple(_forward(dialect))),
+        Chain("cali-OUTPUT", tuple(_output(dialect))),
+        Chain(names.WORKLOAD_TO_HOST, tuple(_workload_to_host(dialect))),
+        Chain(names.CIDR_BLOCK, tuple(_cidr_block(dialect, services))),
+        *failsafe_chains(dialect, is_raw=False),
+    ]
+
+
+def _forward(dialect: Dialect) -> Iterator[Rule]:
+    marks = dialect.marks
+    yield Rule((), clear(marks.all_but_accept()))
+    yield Rule((is_clear(marks.accept),), Jump(names.FROM_HOST_FORWARD))
+    for way in workload_ways(dialect, "in"):
+        yield Rule((way,), Jump(names.FROM_WORKLOAD_DISPATCH))
+    for way in workload_ways(dialect, "out"):
+        yield Rule((way,), Jump(names.TO_WORKLOAD_DISPATCH))
+    yield Rule((), Jump(names.TO_HOST_FORWARD))
+    yield Rule((), Jump(names.CIDR_BLOCK))
+
+
+def _input(dialect: Dialect) -> Iterator[Rule]:
+    settings, marks = dialect.settings, dialect.marks
+    if settings.has_ipip and dialect.version == 4:
+        yield Rule(
+            (Protocol(IPIP), InSet("source", ALL_HOSTS), LOCAL_DESTINATION), allow_filter(dialect),
+            ("Allow IPIP packets from Calico hosts",),
+        )  # fmt: skip
+        yield Rule((Protocol(IPIP),), dialect.deny, ("Drop IPIP packets from non-Calico hosts",))
+    if settings.has_vxlan_of(dialect.version):
+        to_us = (Protocol(UDP), port("destination", settings.vxlan_port), LOCAL_DESTINATION)
+        yield Rule(
+            (*to_us, InSet("source", ALL_VXLAN)), allow_filter(dialect), ("Allow VXLAN packets from allowed hosts",)
+        )
+        yield Rule(to_us, Drop(), ("Drop VXLAN packets from non-allowed hosts",))
+    if number := wireguard_port(dialect):
+        yield Rule(
+            (Protocol(UDP), port("destination", number), LOCAL_DESTINATION), allow_filter(dialect),
+            ("Allow incoming Wireguard packets",),
+        )  # fmt: skip
+    for way in workload_ways(dialect, "in"):
+        yield Rule((way,), GoTo(names.WORKLOAD_TO_HOST))
+    yield Rule((is_set(marks.accept),), allow_filter(dialect))
+    yield Rule((), clear(marks.mask))
+    yield Rule((), Jump(names.FROM_HOST))
+    yield Rule((is_set(marks.accept),), allow_filter(dialect), ("Host endpoint policy accepted packet.",))
+
+
+def wireguard_port(dialect: Dialect) -> int:
+    return dialect.settings.wireguard_port if dialect.version == 4 else dialect.settings.wireguard_port_v6
+
+
+def _workload_to_host(dialect: Dialect) -> Iterator[Rule]:
+    settings = dialect.settings
+    if dialect.version == 6:
+        for kind in ICMPV6_FOR_HOST:
+            yield Rule((Protocol(ICMPV6), ICMP(kind)), allow_filter(dialect))
+    if settings.is_openstack:
+        yield from _openstack_to_host(dialect)
+    yield Rule((), Jump(names.FROM_WORKLOAD_DISPATCH))
+    action: Action = {"DROP": Drop(), "REJECT": Reject(), "ACCEPT": Accept(), "RETURN": Return()}[
+        settings.endpoint_to_host
+    ]  # type: ignore[assignment]
+    yield Rule((), action, ("Configured DefaultEndpointToHostAction",))
+
+
+def _openstack_to_host(dialect: Dialect) -> Iterator[Rule]:
+    settings, allow = dialect.settings, allow_filter(dialect)
+    if dialect.version == 4 and settings.metadata_address:
+        yield Rule(
+            (Protocol(TCP), Net("destination", f"{settings.metadata_address}/32"), port("destination", settings.metadata_port)),
+            allow,
+        )  # fmt: skip
+    client, server = (68, 67) if dialect.version == 4 else (546, 547)
+    yield Rule((Protocol(UDP), port("source", client), port("destination", server)), allow)
+    yield Rule((Protocol(UDP), port("destination", 53)), allow)
+
+
+def _output(dialect: Dialect) -> Iterator[Rule]:
+    settings, marks = dialect.settings, dialect.marks
+    yield Rule((is_set(marks.accept),), allow_filter(dialect))
+    for way in workload_ways(dialect, "out"):
+        yield Rule((way,), Return())
+    if settings.has_ipip and dialect.version == 4:
+        yield Rule(
+            (Protocol(IPIP), InSet("destination", ALL_HOSTS), LOCAL_SOURCE), allow_filter(dialect),
+            ("Allow IPIP packets to other Calico hosts",),
+        )  # fmt: skip
+    if settings.has_vxlan_of(dialect.version):
+        yield Rule(
+            (Protocol(UDP), port("destination", settings.vxlan_port), LOCAL_SOURCE, InSet("destination", ALL_VXLAN)),
+            allow_filter(dialect), ("Allow VXLAN packets to other allowed hosts",),
+        )  # fmt: skip
+    if number := wireguard_port(dialect):
+        yield Rule(
+            (Protocol(UDP), port("destination", number), LOCAL_SOURCE), allow_filter(dialect),
+            ("Allow outgoing Wireguard packets",),
+        )  # fmt: skip
+    yield Rule((), clear(marks.mask))
+    yield Rule((DNATted(negated=True),), Jump(names.TO_HOST))
+    yield Rule((is_set(marks.accept),), allow_filter(dialect), ("Host endpoint policy accepted packet.",))
+
+
+def _cidr_block(dialect: Dialect, services: ServiceCIDRsUpdate) -> Iterator[Rule]:
+    """A service's address that nobody translated came back from where the default route leads: it must not loop."""
+    how = dialect.settings.service_loop
+    if how == "Disabled":
+        return
+    action: Action = Reject() if how == "Reject" else Drop()
+    for cidr in (*services.cluster_ips, *services.external_ips, *services.load_balancer_ips):
+        if (":" in cidr) == (dialect.version == 6):
+            yield Rule((Net("destination", cidr),), action)
+
+
+def failsafe_chains(dialect: Dialect, *, is_raw: bool) -> list[Chain]:
+    """Without conntrack (raw) the answers to what the other list opens must be let through too."""
+    settings = dialect.settings
+    sides = (
+        (names.FAILSAFE_IN, settings.failsafe_in, settings.failsafe_out, "source"),
+        (names.FAILSAFE_OUT, settings.failsafe_out, settings.failsafe_in, "destination"),
+    )
+    chains = []
+    for name, own, other, far in sides:
+        rules = list(_failsafes(own, "destination", far, dialect))
+        if is_raw:
+            rules += _failsafes(other, "source", far, dialect)
+        chains.append(Chain(name, tuple(rules)))
+    return chains
+
+
+def _failsafes(ports: Sequence[Failsafe], side: str, far: str, dialect: Dialect) -> Iterator[Rule]:
+    for one in ports:
+        if one.net and (":" in one.net) != (dialect.version == 6):
+            continue
+        criteria: list[Criterion] = [Protocol(one.protocol), port(side, one.port)]
+        if one.net and one.net not in ("0.0.0.0/0", "::/0"):
+            criteria.insert(1, Net(far, one.net))  # type: ignore[arg-type]
+        yield Rule(tuple(criteria), Accept())
+
+
+# --- raw -------------------------------------------------------------------------------------------------------------
+
+
+def raw_chains(dialect: Dialect, spoofers: Sequence[tuple[str, str]]) -> list[Chain]:
+    """`spoofers`: interface and source network of workloads that may send from others' addresses."""
+    skip = [
+        Rule((InInterface(name), Net("source", cidr)), Accept())
+        for name, cidr in spoofers
+        if (":" in cidr) == (dialect.version == 6)
+    ]
+    return [
+        Chain("cali-PREROUTING", tuple(_raw_prerouting(dialect))),
+        Chain("cali-OUTPUT", tuple(_raw_output(dialect))),
+        Chain(names.RPF_SKIP, tuple(skip)),
+        *failsafe_chains(dialect, is_raw=True),
+    ]
+
+
+def _raw_prerouting(dialect: Dialect) -> Iterator[Rule]:
+    marks, settings = dialect.marks, dialect.settings
+    is_workload = is_set(marks.scratch0)
+    yield Rule((), clear(marks.mask))
+    yield from _untracked_vxlan(dialect)
+    for way in workload_ways(dialect, "in"):
+        yield Rule((way,), put(marks.scratch0))
+    yield Rule((is_workload,), Jump(names.RPF_SKIP))
+    if settings.is_openstack and dialect.version == 4:
+        yield Rule(
+            (is_workload, Protocol(UDP), Net("source", "0.0.0.0/32"), port("source", 68), port("destination", 67)),
+            Accept(),
+        )
+    yield Rule((is_workload, ReversePathFails()), dialect.deny)
+    yield Rule((is_clear(marks.scratch0),), Jump(names.FROM_HOST))
+    yield Rule((is_set(marks.accept),), Accept())
+
+
+def _raw_output(dialect: Dialect) -> Iterator[Rule]:
+    yield Rule((), clear(dialect.marks.mask))
+    yield Rule((), Jump(names.TO_HOST))
+    yield from _untracked_vxlan(dialect)
+    yield Rule((is_set(dialect.marks.accept),), Accept())
+
+
+def _untracked_vxlan(dialect: Dialect) -> Iterator[Rule]:
+    if dialect.settings.has_vxlan_of(dialect.version):
+        yield Rule((Protocol(UDP), port("destination", dialect.settings.vxlan_port)), NoTrack())
+
+
+# --- mangle ----------------------------------------------------------------------------------------------------------
+
+
+def mangle_chains(dialect: Dialect) -> list[Chain]:
+    accepted = is_set(dialect.marks.accept)
+    allow = allow_mangle(dialect)
+    return [
+        Chain(
+            "cali-PREROUTING",
+            (
+                Rule((FLOWS,), allow),
+                Rule((accepted,), allow),
+                Rule((), Jump(names.FROM_HOST)),
+                Rule((accepted,), allow, ("Host endpoint policy accepted packet.",)),
+            ),
+        ),
+        Chain(
+            "cali-POSTROUTING",
+            (
+                Rule((accepted,), Return()),
+                Rule((), clear(dialect.marks.mask)),
+                Rule((DNATted(),), Jump(names.TO_HOST)),
+                Rule((accepted,), Return(), ("Host endpoint policy accepted packet.",)),
+            ),
+        ),
+        *failsafe_chains(dialect, is_raw=False),
+    ]
+
+
+# --- nat -------------------------------------------------------------------------------------------------------------
+
+
+def nat_chains(
+    dialect: Dialect, *, has_masqueraded_pools: bool, nats: Sequence[tuple[str, str]], tunnels: Sequence[str]
+) -> list[Chain]:
+    """`nats`: (internal, external) addresses of this IP version; `tunnels`: devices of this node."""
+    return [
+        Chain("cali-PREROUTING", (Rule((), Jump(names.FLOATING_DNAT)), *_metadata(dialect))),
+        Chain("cali-OUTPUT", (Rule((), Jump(names.FLOATING_DNAT)),)),
+        Chain(
+            "cali-POSTROUTING",
+            (
+                Rule((), Jump(names.FLOATING_SNAT)),
+                Rule((), Jump(names.NAT_OUTGOING)),
+                *(rule for device in tunnels for rule in _tunnel_masquerade(device, dialect)),
+            ),
+        ),
+        Chain(names.NAT_OUTGOING, tuple(_nat_outgoing(dialect)) if has_masqueraded_pools else ()),
+        *floating_chains(dialect, nats),
+    ]
+
+
+def _metadata(dialect: Dialect) -> Iterator[Rule]:
+    settings = dialect.settings
+    if settings.is_openstack and settings.metadata_address and dialect.version == 4:
+        yield Rule(
+            (Protocol(TCP), Net("destination", METADATA), port("destination", 80)),
+            DNAT(settings.metadata_address, settings.metadata_port),
+        )
+
+
+def _tunnel_masquerade(device: str, dialect: Dialect) -> Iterator[Rule]:
+    """What leaves by a tunnel with an address that is not the tunnel's would be answered elsewhere."""
+    if "vxlan" in device:
+        wide = vxlan_source_ports(dialect.settings.vxlan_port)
+        criteria = (OutInterface(device), Protocol(UDP), *_not_the_tunnels())
+        yield Rule(criteria, Masquerade(wide))
+    yield Rule((OutInterface(device), *_not_the_tunnels()), Masquerade())
+
+
+def _not_the_tunnels() -> tuple[Criterion, ...]:
+    return (AddressType("source", of_out_interface=True, negated=True), LOCAL_SOURCE)
+
+
+def vxlan_source_ports(vxlan_port: int) -> PortRange:
+    """The wider side of the VXLAN port: a source port that equals it would be taken for a tunnel's packet."""
+    below, above = PortRange(1024, vxlan_port - 1), PortRange(vxlan_port + 1, 65535)
+    return below if below.last - below.first > above.last - above.first else above
+
+
+def _nat_outgoing(dialect: Dialect) -> Iterator[Rule]:
+    settings = dialect.settings
+    criteria: list[Criterion] = [InSet("source", MASQUERADED_POOLS), InSet("destination", ALL_POOLS, negated=True)]
+    if settings.nat_excludes_hosts:
+        criteria.append(InSet("destination", ALL_HOSTS, negated=True))
+    if settings.nat_interface:
+        criteria.append(OutInterface(settings.nat_interface))
+    address = settings.nat_address if dialect.version == 4 else ""
+
+    def translate(ports: PortRange | None) -> Action:
+        return SNAT(address, ports) if address else Masquerade(ports)
+
+    if settings.nat_ports is not None:
+        for protocol in (TCP, UDP):
+            yield Rule((Protocol(protocol), *criteria), translate(settings.nat_ports))
+            yield Rule((Protocol(protocol), *criteria), Return())
+    yield Rule(tuple(criteria), translate(None))
+
+
+def floating_chains(dialect: Dialect, nats: Sequence[tuple[str, str]]) -> list[Chain]:
+    """The lowest of several external addresses is what a workload that speaks to itself comes from."""
+    ordered = sorted(set(nats), key=lambda pair: (pair[1], pair[0]))
+    bits = "/32" if dialect.version == 4 else "/128"
+    dnat = [Rule((Net("destination", external + bits),), DNAT(internal)) for internal, external in ordered]
+    lowest: dict[str, str] = {}
+    for internal, external in ordered:
+        lowest.setdefault(internal, external)
+    snat = [
+        Rule((Net("source", internal + bits), Net("destination", internal + bits)), SNAT(external))
+        for internal, external in sorted(lowest.items())
+    ]
+    return [Chain(names.FLOATING_DNAT, tuple(dnat)), Chain(names.FLOATING_SNAT, tuple(snat))]

@@ -1,0 +1,112 @@
+"""From the datastore's changes to the calculation's messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from felix.desired import Message
+from integration.datastore.api import Datastore
+from integration.datastore.errors import DatastoreError
+from integration.datastore.syncer import Status, Syncer, Update
+from integration.logs import EventLog
+from integration.resources.keys import Key
+
+WATCHED = (
+    "ClusterInformation", "FelixConfiguration", "BGPConfiguration", "BGPPeer", "Node", "IPPool", "IPAMBlock",
+    "Tier", "GlobalNetworkPolicy", "NetworkPolicy", "StagedGlobalNetworkPolicy", "StagedNetworkPolicy",
+    "StagedKubernetesNetworkPolicy", "Profile", "GlobalNetworkSet", "NetworkSet", "WorkloadEndpoint", "HostEndpoint",
+    "Service", "EndpointSlice", "LiveMigration",
+)  # fmt: skip
+CLUSTER = Key("ClusterInformation", "default")
+BEGIN_AGAIN_S = 5.0
+
+
+class Calculation(Protocol):
+    """felix.calc.CalculationGraph as its source sees it."""
+
+    def update(self, key: Key, value: dict[str, Any] | None) -> None: ...
+    def in_sync(self) -> None: ...
+    def flush(self) -> list[Message]: ...
+
+
+class FelixSource:
+    """The Sink of a Syncer; `run()` until cancelled. `deliver` gets what each change means, from the event loop.
+
+    While ClusterInformation says `datastoreReady: false` (an upgrade of the datastore) nothing is delivered: what is in
+    the kernel stands, and what has changed meanwhile is told afterwards.
+    """
+
+    def __init__(
+        self, datastore: Datastore, graph: Calculation, deliver: Callable[[list[Message]], None], log: EventLog
+    ) -> None:
+        self._graph = graph
+        self._deliver = deliver
+        self._log = log
+        self._syncer = Syncer(datastore, WATCHED, self)
+        self._is_flush_due = False
+        self._is_ready = True
+        self.is_in_sync = False
+        self.status_text: Status = "wait-for-datastore"
+        self.lost = ""
+        self.unreadable: dict[Key, str] = {}
+
+    async def run(self) -> None:
+        """A fault of ours must not leave the node deaf: it begins anew, with a list."""
+        while True:
+            try:
+                await self._syncer.run()
+            except Exception as error:
+                cause: BaseException = error
+                while isinstance(cause, BaseExceptionGroup):
+                    cause = cause.exceptions[0]
+                self._log.event("syncer_failed", level="error", error=f"{type(cause).__name__}: {cause}")
+                self._syncer.forget()
+                await asyncio.sleep(BEGIN_AGAIN_S)
+
+    def updates(self, batch: Iterable[Update]) -> None:
+        for update in batch:
+            self._graph.update(update.key, update.value)
+            self.unreadable.pop(update.key, None)
+            if update.error is not None:
+                self.unreadable[update.key] = update.error.reason
+                self._log.event(
+                    "resource_unreadable", level="warning", resource=str(update.key), why=update.error.reason
+                )
+            if update.key == CLUSTER:
+                self._note_readiness(update.value or {})
+        self._flush_soon()
+
+    def status(self, status: Status) -> None:
+        self.status_text = status
+        self._log.event("datastore_status", status=status)
+        if status == "in-sync" and not self.is_in_sync:
+            self.is_in_sync = True
+            self._graph.in_sync()
+            self._flush_soon()
+
+    def datastore_lost(self, error: DatastoreError) -> None:
+        self.lost = str(error)
+        self._log.event("datastore_lost", level="warning", error=self.lost, kept="everything in the kernel")
+
+    def datastore_back(self, after_s: float) -> None:
+        self.lost = ""
+        self._log.event("datastore_back", after_s=round(after_s, 3))
+
+    def _note_readiness(self, value: dict[str, Any]) -> None:
+        is_ready = value.get("spec", {}).get("datastoreReady", True) is not False
+        if is_ready != self._is_ready:
+            self._log.event("datastore_ready" if is_ready else "datastore_not_ready", level="warning")
+        self._is_ready = is_ready
+
+    def _flush_soon(self) -> None:
+        """Once a loop turn, so that what comes together is calculated together."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if self._is_ready and (messages := self._graph.flush()):
+            self._deliver(messages)
