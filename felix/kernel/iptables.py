@@ -24,7 +24,8 @@ TRIES, FIRST_PAUSE_S = 10, 0.001
 LOCK_WAIT_S = 10
 CLOSED = '-m comment --comment "catbird: this chain was refused" --jump DROP'
 NO_RULES = ()
-_LINE = re.compile(r"line (\d+)", re.IGNORECASE)
+_LINE = re.compile(r"line:? ?(\d+)", re.IGNORECASE)
+_NO_CHAIN = re.compile(r"Chain '([^']+)' does not exist")
 
 
 class ProgramMissing(OSError):
@@ -91,7 +92,6 @@ class IptablesFilter:
         self._tables = {table: TableBook() for table in TABLES}
         self._sets: dict[str, IPSetBook] = {}
         self._stray_sets: set[str] = set()
-        self._retyped: set[str] = set()
         self._failed: dict[tuple[Table, str], str] = {}
         self._unexpressed: dict[tuple[Table, str], str] = {}
         self._are_sets_read = False
@@ -102,8 +102,7 @@ class IptablesFilter:
         book = self._sets.get(id)
         name = set_name(self.version, id)
         if book is not None and book.type != type:
-            book = None
-            self._retyped.add(id)
+            raise ValueError(f"set {id} is of type {book.type}: ipset can make no other of it while rules name it")
         if book is None:
             book = self._sets[id] = IPSetBook(name, type, self.version)
             if name in self._stray_sets:  # was to be removed: what stands in it is read anew
@@ -156,7 +155,7 @@ class IptablesFilter:
                 await self._read_sets()
             await self._grow_sets()
         except Refused as error:
-            failures.append(Failure("ip sets", str(error)[:300]))
+            failures.append(Failure("ip sets", first_line(error)))
             self._are_sets_read = False
         for table, book in self._tables.items():
             if book.differs():
@@ -164,7 +163,7 @@ class IptablesFilter:
         try:
             await self._shrink_sets()
         except Refused as error:
-            failures.append(Failure("ip sets", str(error)[:300]))
+            failures.append(Failure("ip sets", first_line(error)))
             self._are_sets_read = False
         failures += [
             Failure(f"chain {t} {name}", why)
@@ -196,8 +195,8 @@ class IptablesFilter:
                     "\n".join(lines.lines) + "\n",
                 )
             except Refused as error:
-                reason = str(error)[:300]
-                owner = _owner_of(reason, lines.owners)
+                reason = first_line(error)
+                owner = _owner_of(reason, lines.owners) or _who_leads_to_nothing(reason, book)
                 if owner in book.wanted and owner not in closed:
                     closed.add(owner)
                     self._failed[table, owner] = reason
@@ -214,28 +213,17 @@ class IptablesFilter:
 
     async def _read_sets(self) -> None:
         there = read_saved(await run("ipset", ["save"]))
-        by_name = {book.name: (id, book) for id, book in self._sets.items()}
-        for name, (kind, members) in there.items():
-            if name in by_name:
-                id, book = by_name[name]
-                if kind == set_type(book.type):
-                    book.standing = members
-                else:
-                    self._retyped.add(id)
-            elif is_of_felix(name, self.version):
-                self._stray_sets.add(name)
-        for name, (_, book) in by_name.items():
-            if name not in there:
-                book.standing = None
+        by_name = {book.name: book for book in self._sets.values()}
+        for name, book in by_name.items():
+            kind, members = there.get(name, ("", set()))
+            book.standing = members if kind == set_type(book.type) else None
+            if kind and book.standing is None:
+                await run("ipset", ["destroy", name])  # of another type; goes unless rules name it
+        self._stray_sets |= {name for name in there if name not in by_name and is_of_felix(name, self.version)}
         self._are_sets_read = True
 
     async def _grow_sets(self) -> None:
         lines: list[str] = []
-        for number, id in enumerate(sorted(self._retyped & self._sets.keys())):
-            book = self._sets[id]
-            lines += book.replaced_through(f"cali{self.version}t{number}", self._max_set_size)
-            book.standing = set(book.wanted)
-        self._retyped.clear()
         changed = [book for book in self._sets.values() if book.differs]
         for book in changed:
             lines += book.grow(self._max_set_size)
@@ -302,8 +290,19 @@ class IptablesFilter:
         self._are_sets_read = False
 
 
+def first_line(error: Refused) -> str:
+    """With the line that is meant, without how the program is used."""
+    return " ".join(line for line in str(error).splitlines() if line and not line.startswith("Try"))[:300]
+
+
 def _closed_chain(name: str) -> Rendered:
     return Rendered(name, (CLOSED,), ("closed",), frozenset())
+
+
+def _who_leads_to_nothing(complaint: str, book: TableBook) -> str:
+    """A chain that is jumped to and not there is noticed at the end of the transaction only."""
+    found = _NO_CHAIN.search(complaint)
+    return next((name for name in sorted(book.dirty) if found and found[1] in book.targets_of(name)), "")
 
 
 def _owner_of(complaint: str, owners: Sequence[str]) -> str:

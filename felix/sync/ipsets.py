@@ -76,13 +76,6 @@ class IPSetBook:
         for member in sorted((self.standing or set()) - self.wanted):
             yield f"del {self.name} {member} -exist"
 
-    def replaced_through(self, temporary: str, max_size: int) -> Iterator[str]:
-        """For one of another type: a new one under another name, then the two change names. Rules see no moment without."""
-        beside = IPSetBook(temporary, self.type, self.version, self.wanted)
-        yield from beside.grow(max_size)
-        yield f"swap {self.name} {temporary}"
-        yield f"destroy {temporary}"
-
 
 def read_saved(text: str) -> dict[str, tuple[str, set[str]]]:
     """Name → type and members, from `ipset save`."""
