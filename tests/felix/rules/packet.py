@@ -143,7 +143,7 @@ class Walk:
 
     def _matches(self, criterion: Criterion, packet: Packet) -> bool:
         negated = getattr(criterion, "negated", False)
-        return _MATCHERS[type(criterion)](self, criterion, packet) is not negated  # type: ignore[no-any-return]
+        return _MATCHERS[type(criterion)](self, criterion, packet) is not negated
 
     def address(self, packet: Packet, side: Side) -> str:
         if side == "source":

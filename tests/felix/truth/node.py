@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from felix.config import FelixConfig
 from felix.desired import IPVersion, Message
@@ -101,7 +101,7 @@ async def serve(renderer: str) -> None:
         write(sys.stdout.buffer, Applied(failures, time.monotonic() - began))
 
 
-def read(stream: BinaryIO) -> Any:
+def read(stream: IO[bytes]) -> Any:
     """None at the end."""
     head = stream.read(4)
     if len(head) < 4:
@@ -109,7 +109,7 @@ def read(stream: BinaryIO) -> Any:
     return pickle.loads(stream.read(struct.unpack("!I", head)[0]))
 
 
-def write(stream: BinaryIO, value: object) -> None:
+def write(stream: IO[bytes], value: object) -> None:
     data = pickle.dumps(value)
     stream.write(struct.pack("!I", len(data)) + data)
     stream.flush()
@@ -124,7 +124,7 @@ class NodeProcess:
             cwd=Path(__file__).parents[3],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            preexec_fn=host.child_setup(),
+            preexec_fn=host.child_setup(),  # noqa: PLW1509 (two system calls, no lock)
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from felix.desired import IPVersion
 from felix.rules.ruleset import RuleProgrammer
 from felix.rules.settings import RuleSettings
@@ -15,6 +13,9 @@ from tests.felix.truth.tables import Probe, Scenario, Verdict
 from tests.felix.truth.world import HOST_INTERFACES, NEIGHBOURS, WORKLOADS
 
 
+VERSIONS: tuple[IPVersion, ...] = (4, 6)
+
+
 class WalkingJudge:
     """With chains as nftables gets them, or as iptables does."""
 
@@ -22,9 +23,9 @@ class WalkingJudge:
         self._calculation = Calculation()
         self._programmers: dict[int, RuleProgrammer] = {}
         self._filters: dict[int, RecordingFilter] = {}
-        for version in (4, 6):
+        for version in VERSIONS:
             self._filters[version] = filter_ = RecordingFilter(
-                cast("IPVersion", version), is_like_nftables=is_like_nftables
+                version, is_like_nftables=is_like_nftables
             )
             self._programmers[version] = programmer = RuleProgrammer(filter_, RuleSettings())
             for number, (name, addresses) in enumerate({"lo": ("127.0.0.1", "::1"), **HOST_INTERFACES}.items(), 1):
