@@ -15,14 +15,14 @@ Gauge = Literal[
     "felix_cluster_num_host_endpoints", "felix_cluster_num_hosts", "felix_cluster_num_policies",
     "felix_cluster_num_profiles", "felix_cluster_num_tiers", "felix_cluster_num_workload_endpoints",
     "felix_ipsets_calico", "felix_ipsets_total", "felix_iptables_chains", "felix_iptables_rules",
-    "felix_resync_state", "felix_route_table_num_routes", "felix_wireguard_peers",
+    "felix_resync_state", "felix_route_table_num_routes",
 ]  # fmt: skip
 Counter = Literal[
     "felix_calc_graph_output_events", "felix_calc_graph_updates_processed", "felix_int_dataplane_failures",
     "felix_int_dataplane_messages", "felix_ipset_calls", "felix_ipset_errors", "felix_ipset_lines_executed",
     "felix_iptables_lines_executed", "felix_iptables_restore_calls", "felix_iptables_restore_errors",
     "felix_iptables_save_calls", "felix_iptables_save_errors", "felix_log_errors", "felix_logs_dropped",
-    "felix_resyncs_started", "felix_route_table_list_errors",
+    "felix_resyncs_started",
 ]  # fmt: skip
 Summary = Literal[
     "felix_calc_graph_update_time_seconds", "felix_exec_time_micros", "felix_int_dataplane_addr_msg_batch_size",
@@ -62,15 +62,13 @@ HELP: Final[dict[Gauge | Counter | Summary, str]] = {
     "felix_iptables_rules": "Rules of ours, by IP version and table.",
     "felix_iptables_save_calls": "Times that the packet filter was read.",
     "felix_iptables_save_errors": "Of those, the ones that failed.",
-    "felix_log_errors": "Log lines of level error.",
-    "felix_logs_dropped": "Log lines that nobody took.",
+    "felix_log_errors": "Log lines that could not be written.",
+    "felix_logs_dropped": "Log lines dropped, for nobody took them.",
     "felix_resync_state": "The datastore: 1 waiting for it, 2 reading it, 3 in sync.",
     "felix_resyncs_started": "Times that the datastore was read anew.",
-    "felix_route_table_list_errors": "Readings of the kernel's routes that failed.",
     "felix_route_table_list_seconds": "Time to read the kernel's routes.",
     "felix_route_table_num_routes": "Routes of ours.",
     "felix_route_table_per_iface_sync_seconds": "Time to bring one interface's routes up to date.",
-    "felix_wireguard_peers": "WireGuard peers of this host.",
 }
 
 QUANTILES = (0.5, 0.9, 0.99)

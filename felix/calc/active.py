@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -56,6 +56,7 @@ class ActivePolicies:
         self._dirty_policies: set[PolicyId] = set()
         self._dirty_profiles: set[str] = set()
         self.dirty_endpoints: set[str] = set()
+        self._tiers_of: dict[frozenset[PolicyId], AllTiers] = {}  # while endpoints are said
         self.policies: Told[PolicyId, Policy] = Told(PolicyUpdate, PolicyRemove)
         self.profiles: Told[str, Profile] = Told(ProfileUpdate, ProfileRemove)
 
@@ -179,8 +180,17 @@ class ActivePolicies:
     # --- what an endpoint is under ----------------------------------------------------------------------------------
 
     def tiers(self, endpoint: str) -> AllTiers:
-        """Its tiers for each purpose, without those that have nothing to say."""
-        usable = [record for id in self._policies_of.get(endpoint, ()) if (record := self._compiled.get(id))]
+        """Its tiers for each purpose, without those that have nothing to say. Endpoints under the same policies share them."""
+        policies = frozenset(self._policies_of.get(endpoint, ()))
+        if policies not in self._tiers_of:
+            self._tiers_of[policies] = self._sorted(policies)
+        return self._tiers_of[policies]
+
+    def endpoints_said(self) -> None:
+        self._tiers_of.clear()
+
+    def _sorted(self, policies: Iterable[PolicyId]) -> AllTiers:
+        usable = [record for id in policies if (record := self._compiled.get(id))]
         usable.sort(key=lambda record: (*self._tier_rank(record.tier), record.rank))
         groups = [(name, list(group)) for name, group in groupby(usable, key=lambda record: record.tier)]
         return AllTiers(

@@ -293,6 +293,7 @@ class CalculationGraph:
                 self._ids[item] = record.id
                 found = workload_endpoint(record, tiers, labels, self._settings, peers, moves)
                 self._workloads.say(self._out, record.id, found)
+        self._active.endpoints_said()
 
     def _local_peers(self) -> list[tuple[str, LocalPeer]]:
         node = self._our_node()

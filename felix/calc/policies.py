@@ -1,6 +1,6 @@
 """Policies, tiers and profiles: what is kept of each. The rules of a policy are compiled only where it is needed.
 
-Of ten thousand policies a node needs some; the others are kept as packed JSON, a tenth of the size.
+Of ten thousand policies a node needs some; the others are kept as packed JSON.
 """
 
 from __future__ import annotations

@@ -292,7 +292,9 @@ class _Walk:
         if self.flow.conntrack in ("established", "related"):
             return End(Stage(place, interface, direction, "allow", "belongs to a connection that is known"))
         if self.flow.conntrack == "invalid" and self.settings.drops_invalid:
-            return Stage(place, interface, direction, "deny", "belongs to no connection and starts none (conntrack: INVALID)")
+            return Stage(
+                place, interface, direction, "deny", "belongs to no connection and starts none (conntrack: INVALID)"
+            )
         return None
 
     def _is_failsafe(self, direction: Direction) -> bool:

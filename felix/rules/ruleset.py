@@ -47,6 +47,7 @@ from felix.rules.marks import marks_of
 from felix.rules.policies import Dialect, policy_chains, profile_chains
 from felix.rules.sections import Sections
 from felix.rules.settings import RuleSettings
+from felix.sync.claims import Claims
 
 
 class RuleProgrammer:
@@ -69,8 +70,7 @@ class RuleProgrammer:
         self._dirty_workloads: set[WorkloadId] = set()
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
-        self._owner: dict[str, WorkloadId] = {}  # interface → who has it
-        self._claims: dict[str, set[WorkloadId]] = {}
+        self._claims = Claims()
         self.reconfigure(settings)
 
     def reconfigure(self, settings: RuleSettings) -> None:
@@ -129,42 +129,24 @@ class RuleProgrammer:
         self._dirty_profiles.add(message.name)
 
     def _take_workload(self, message: WorkloadUpdate) -> None:
-        self._forget_claim(message.endpoint.id)
-        self.workloads[message.endpoint.id] = message.endpoint
-        self._claims.setdefault(message.endpoint.interface, set()).add(message.endpoint.id)
-        self._arbitrate(message.endpoint.interface)
-        self._workload_changed(message.endpoint.id)
+        endpoint = message.endpoint
+        self.workloads[endpoint.id] = endpoint
+        self._ownership_changed(self._claims.claim(endpoint.id, endpoint.interface))
+        self._workload_changed(endpoint.id)
 
     def _take_workload_gone(self, message: WorkloadRemove) -> None:
-        self._forget_claim(message.id)
         self.workloads.pop(message.id, None)
+        self._ownership_changed(self._claims.forget(message.id))
         self._workload_changed(message.id)
 
     def _workload_changed(self, id: WorkloadId) -> None:
         self._dirty_workloads.add(id)
         self._stale |= {"nat", "raw"}
 
-    def _forget_claim(self, id: WorkloadId) -> None:
-        before = self.workloads.get(id)
-        if before is not None:
-            self._claims[before.interface].discard(id)
-            self._arbitrate(before.interface)
-
-    def _arbitrate(self, interface: str) -> None:
-        """The lowest id has an interface that two claim; the other waits."""
-        claims = self._claims.get(interface)
-        owner = min(claims) if claims else None
-        before = self._owner.get(interface)
-        if not claims:
-            self._claims.pop(interface, None)
-        if owner == before:
-            return
-        if owner is None:
-            del self._owner[interface]
-        else:
-            self._owner[interface] = owner
-        self._dirty_workloads |= {one for one in (owner, before) if one is not None}
-        self._stale.add("dispatch")
+    def _ownership_changed(self, workloads: set[WorkloadId]) -> None:
+        if workloads:
+            self._dirty_workloads |= workloads
+            self._stale.add("dispatch")
 
     def _take_host(self, message: HostEndpointUpdate) -> None:
         self.hosts[message.endpoint.name] = message.endpoint
@@ -236,7 +218,7 @@ class RuleProgrammer:
     def _build_nat(self) -> None:
         nats = [
             pair
-            for id in self._owner.values()
+            for id in self._claims.owners.values()
             for pair in self.workloads[id].nats
             if (":" in pair[0]) == (self.filter.version == 6)
         ]
@@ -258,7 +240,7 @@ class RuleProgrammer:
     def _build_raw(self) -> None:
         spoofers = [
             (interface, cidr)
-            for interface, id in self._owner.items()
+            for interface, id in self._claims.owners.items()
             for cidr in self.workloads[id].allowed_source_prefixes
             if self.settings.allows_spoofing
         ]
@@ -269,23 +251,28 @@ class RuleProgrammer:
         if policy is None:
             self._sections.drop(("policy", *id))
             return
-        chains = policy_chains(policy, self.dialect)
-        tables: list[Table] = ["raw"] if policy.is_untracked else ["mangle"] if policy.is_pre_dnat else ["filter"]
-        if id in self._mangled and "mangle" not in tables:
-            tables.append("mangle")
-        self._sections.put(("policy", *id), dict.fromkeys(tables, chains))
+        self._sections.put(("policy", *id), dict.fromkeys(self.tables_of(policy), policy_chains(policy, self.dialect)))
 
     def _build_profile(self, name: str) -> None:
         profile = self.profiles.get(name)
         if profile is None:
             self._sections.drop(("profile", name))
             return
-        tables: list[Table] = ["filter", "mangle"] if name in self._mangled else ["filter"]
-        self._sections.put(("profile", name), dict.fromkeys(tables, profile_chains(profile, self.dialect)))
+        self._sections.put(
+            ("profile", name), dict.fromkeys(self.tables_of(profile), profile_chains(profile, self.dialect))
+        )
+
+    def tables_of(self, owner: Policy | Profile) -> list[Table]:
+        """Where its chains stand."""
+        tables: list[Table] = ["filter"]
+        if isinstance(owner, Policy):
+            tables = ["raw"] if owner.is_untracked else ["mangle"] if owner.is_pre_dnat else ["filter"]
+        name = owner.id if isinstance(owner, Policy) else owner.name
+        return [*tables, "mangle"] if name in self._mangled and "mangle" not in tables else tables
 
     def _build_workload(self, id: WorkloadId) -> None:
         endpoint = self.workloads.get(id)
-        if endpoint is None or self._owner.get(endpoint.interface) != id:
+        if endpoint is None or not self._claims.owns(id):
             self._sections.drop(("workload", *id))
             self._use_groups(id, {})
             return
@@ -296,7 +283,7 @@ class RuleProgrammer:
         return policy.selector if policy is not None else ""
 
     def _build_dispatch(self) -> None:
-        chains, maps = workload_dispatch(self._owner, self.dialect)
+        chains, maps = workload_dispatch(self._claims.owners, self.dialect)
         self._sections.put(("dispatch",), {"filter": chains})
         for name, targets in maps.items():
             self.filter.set_map("filter", name, targets)

@@ -15,7 +15,7 @@ from bgp.ports import EventSink
 from felix.config import FelixConfig
 from felix.figures import Figures
 from felix.health import Health, Verdict
-from integration.node.felix_status import Complaints
+from integration.node.complaints import Complaints
 from integration.node.http_server import Answer, Application, HttpError, HttpServer, Request, Response
 from integration.node.sockets import CannotListen, bind_tcp
 
@@ -117,7 +117,11 @@ class ConfiguredPort:
         except (OSError, ValueError) as error:
             return f"{self._name}: its certificates cannot be used: {error}"
         self._server = HttpServer(self._application, failed=self._failed)
-        await self._server.serve(listening, tls)
+        try:
+            await self._server.serve(listening, tls)
+        except OSError as error:
+            listening.close()
+            return f"{self._name} {host}:{wanted.port}: {error.strerror}"
         self._is, self._tls = wanted, tls
         self.address = listening.getsockname()[:2]
         self._log.event(f"{self._name}_port_open", address=f"{host}:{self.address[1]}", tls=tls is not None)

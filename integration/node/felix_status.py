@@ -17,6 +17,7 @@ from felix.desired import WorkloadId
 from felix.endpoint_status import EndpointId, Status
 from integration.datastore.errors import DatastoreError
 from integration.datastore.status_keys import StatusKeys, escaped
+from integration.node.complaints import Complaints
 from integration.node.node_status import rfc3339
 
 WRITE_TIMEOUT_S = 2.0
@@ -50,20 +51,6 @@ async def in_time(work: Awaitable[None]) -> str:
     except DatastoreError as error:
         return str(error)
     return ""
-
-
-class Complaints:
-    """The same failure is told once, and when it is over."""
-
-    def __init__(self, log: EventSink, name: str) -> None:
-        self._log, self._name, self._said = log, name, ""
-
-    def tell(self, error: str) -> None:
-        if error and error != self._said:
-            self._log.event(f"{self._name}_failed", error=error)
-        elif self._said and not error:
-            self._log.event(f"{self._name}_works_again")
-        self._said = error
 
 
 class ProcessStatusReporter:

@@ -23,6 +23,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 WELL_S = 60.0  # who ran for so long has nothing to do with its last failure
 GRACE_S = 25.0  # between SIGTERM and SIGKILL: Kubernetes gives us 30
 RESTART_CODE = 129  # Felix': its configuration has changed in a way that it cannot take over running
+REAP_TRIES = 50  # 1 s
 QUICK_S, QUICK_RESTARTS = 5.0, 3  # such an end counts as a failure if it comes so soon, for the fourth time in a row
 
 # Between fork and exec no Python may run here, where gRPC has threads; so it runs in the child's own interpreter, 20 ms long.
@@ -189,6 +190,7 @@ class _Child:
             code = process.wait()
             self._process, self.state.pid = None, 0
             self.state.last_end = end_text(code)
+        await reap_group(process.pid)
         return code
 
     async def _until(self, ended: asyncio.Event) -> None:
@@ -238,6 +240,17 @@ class _Child:
     def _enter(self, phase: Phase) -> None:
         self.state.phase, self.state.since = phase, time.monotonic()
         self._changed(self.state)
+
+
+async def reap_group(group: int) -> None:
+    """In a container we may be process 1: what a child leaves behind becomes ours, and has been killed just now."""
+    for _ in range(REAP_TRIES):
+        try:
+            while os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is not None:  # noqa: ASYNC222 (WNOHANG)
+                pass
+        except ChildProcessError:  # there is none (any more)
+            return
+        await asyncio.sleep(0.02)
 
 
 def end_text(code: int) -> str:

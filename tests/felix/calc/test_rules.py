@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from felix.desired import HTTPMatch, Origin, PortRange
+from felix.desired import HTTPMatch, IPSetDelta, IPSetRemove, Origin, PolicyRemove, PortRange, WorkloadUpdate
 from integration.resources.keys import Key
 from integration.resources.names import unique_id
 from integration.resources.selector import parse
@@ -101,6 +101,16 @@ def test_a_named_port_is_a_set_of_addresses_with_ports_among_those_who_are_meant
     assert found.named_ports == (id,)
     assert found.ip_sets == ()
     assert cluster.members(id) == {"10.0.0.1,tcp:8080", "fd00::1,tcp:8080"}
+
+
+def test_another_number_of_a_named_port_is_another_member() -> None:
+    def http(number: int) -> list[Json]:
+        return [{"name": "http", "protocol": "TCP", "port": number}]
+
+    cluster = Cluster(pod("p1", ports=http(80)), policy("p", allow(None, {"ports": ["http"]}, protocol="TCP")))
+    (id,) = cluster.rule().destination.named_ports
+    said = cluster.add(pod("p1", ports=http(81)))
+    assert said == [IPSetDelta(id, frozenset({"10.0.0.1,tcp:81"}), frozenset({"10.0.0.1,tcp:80"}))]
 
 
 def test_beside_a_numbered_port_the_selector_has_its_own_set() -> None:
@@ -202,9 +212,17 @@ def test_a_policy_with_a_bad_rule_is_absent_and_says_which_field(rule: Any, fiel
     cluster = Cluster(pod("p1"), policy("good", allow()), policy("bad", rule))
     assert list(cluster.dataplane.of("policy")) == [("NetworkPolicy", "a", "good")]
     assert cluster.graph.problems[Key("NetworkPolicy", "bad", "a")].partition(" ")[0].rstrip(":") == field
+    assert [id.name for id in cluster.workload("p1").tiers[0].ingress] == ["good"]
     cluster.add(policy("bad", allow()))
-    assert len(cluster.dataplane.of("policy")) == 2
+    assert [id.name for id in cluster.workload("p1").tiers[0].ingress] == ["bad", "good"]
     assert not cluster.graph.problems
+
+
+def test_a_policy_whose_rules_turn_bad_leaves_its_endpoints_before_it_goes() -> None:
+    cluster = Cluster(pod("p1"), policy("good", allow()), policy("p", allow({"selector": "a == 'b'"})))
+    said = cluster.add(policy("p", {"action": "Sing"}))
+    assert [type(message) for message in said] == [WorkloadUpdate, PolicyRemove, IPSetRemove]
+    assert [id.name for id in cluster.workload("p1").tiers[0].ingress] == ["good"]
 
 
 def test_a_service_in_a_global_policy_needs_its_namespace() -> None:

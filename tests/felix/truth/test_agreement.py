@@ -195,8 +195,8 @@ class Chance:
             icmp,
             conntrack=state,  # type: ignore[arg-type]
         )
-        interfaces = ["" if name == "host" else name for name in (source, destination)]
-        return flow, Packet(here, there, protocol, *ports, icmp, *interfaces, state.upper())
+        arrives_by, leaves_by = ("" if name == "host" else name for name in (source, destination))
+        return flow, Packet(here, there, protocol, *ports, icmp, arrives_by, leaves_by, state.upper())
 
 
 NAMES = [f"p{number}" for number in range(8)]

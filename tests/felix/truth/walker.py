@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from felix.desired import IPVersion
+from felix.desired import EncapsulationUpdate, IPVersion
 from felix.rules.ruleset import RuleProgrammer
 from felix.rules.settings import RuleSettings
+from integration.node.felix.settings import rule_settings
 from tests.felix.rules.packet import Packet, Walk
 from tests.felix.rules.recording_filter import RecordingFilter
 from tests.felix.truth.judges import SURROUNDINGS, Calculation, config_of, flow_of
-from tests.felix.truth.node import rule_settings
 from tests.felix.truth.tables import Probe, Scenario, Verdict
 from tests.felix.truth.world import HOST_INTERFACES, NEIGHBOURS, WORKLOADS
-
 
 VERSIONS: tuple[IPVersion, ...] = (4, 6)
 
@@ -24,16 +23,14 @@ class WalkingJudge:
         self._programmers: dict[int, RuleProgrammer] = {}
         self._filters: dict[int, RecordingFilter] = {}
         for version in VERSIONS:
-            self._filters[version] = filter_ = RecordingFilter(
-                version, is_like_nftables=is_like_nftables
-            )
+            self._filters[version] = filter_ = RecordingFilter(version, is_like_nftables=is_like_nftables)
             self._programmers[version] = programmer = RuleProgrammer(filter_, RuleSettings())
             for number, (name, addresses) in enumerate({"lo": ("127.0.0.1", "::1"), **HOST_INTERFACES}.items(), 1):
                 programmer.interface_changed(name, "up", frozenset(addresses), number)
 
     def verdicts(self, scenario: Scenario) -> dict[Probe, Verdict]:
         messages = self._calculation.go_to(scenario.resources)
-        settings = rule_settings(config_of(scenario.felix))
+        settings = rule_settings(config_of(scenario.felix), EncapsulationUpdate())
         for programmer in self._programmers.values():
             if programmer.settings != settings:
                 programmer.reconfigure(settings)

@@ -203,6 +203,26 @@ def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
         process.wait()
 
 
+def test_as_process_1_no_zombies_gather(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    script = f"""
+        import asyncio, ctypes
+        from integration.node.supervisor import Program, Supervisor
+        from tests.integration.node.waiting import Log
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans come to us, as to process 1
+        command = ["/bin/sh", "-c", "sleep 100 & echo $! > {left}.new; mv {left}.new {left}; exit 3"]
+        asyncio.run(Supervisor([Program("felix", command)], Log()).run())
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT)
+    try:
+        speakers.until(left.exists, "the child has run")
+        orphan = int(left.read_text())
+        speakers.until(lambda: not Path(f"/proc/{orphan}").exists(), "not even its zombie is there")
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_child_has_a_session_of_its_own_and_the_environment_that_it_is_given(tmp_path: Path) -> None:
     out = tmp_path / "out"
     program = Program("felix", ["/bin/sh", "-c", f'echo "$NAME" > {out}; exec sleep 100'], {"NAME": "value"})

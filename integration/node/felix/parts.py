@@ -1,0 +1,163 @@
+"""Felix' dataplane put together: packet filters, routes, interfaces, and what watches the kernel for others' changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bgp.ports import EventSink
+from felix.config import FelixConfig
+from felix.dataplane.interfaces import WorkloadInterfaces
+from felix.dataplane.loop import Check, Dataplane, Observer
+from felix.dataplane.routes import RouteProgrammer
+from felix.desired import EncapsulationUpdate, IPVersion, Message
+from felix.kernel.connections import Connections
+from felix.kernel.interfaces import InterfaceMonitor
+from felix.kernel.nfnetlink import NftMonitor
+from felix.kernel.nftables import NftablesFilter
+from felix.ports import InterfaceListener, PacketFilter, Programmer
+from felix.rules.ruleset import RuleProgrammer
+from felix.sync.routes import FELIX_PROTOCOL
+from integration.node.felix.settings import (
+    interface_settings,
+    route_settings,
+    rule_settings,
+    uses_nftables,
+    with_encapsulation,
+)
+
+RULES: dict[IPVersion, str] = {4: "rules", 6: "rules-v6"}
+
+
+@dataclass(slots=True)
+class Kept:
+    """Interfaces and their addresses, for explanations."""
+
+    addresses: dict[str, frozenset[str]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def interface_changed(
+        self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
+    ) -> None:
+        if state == "gone":
+            self.addresses.pop(name, None)
+        else:
+            self.addresses[name] = addresses
+            self.names[ifindex] = name
+
+
+class Parts:
+    """From the configuration that was in force when Felix began. `start` and `close` from the event loop."""
+
+    def __init__(
+        self,
+        config: FelixConfig,
+        node: str,
+        observer: Observer,
+        listeners: Iterable[InterfaceListener],
+        log: EventSink,
+        interfaces_changed: Callable[[], None],
+    ) -> None:
+        """Raises OSError if the kernel or its programs are not what is needed; the text says what to install."""
+        self._node, self._log, self._config = node, log, config
+        self._pools = EncapsulationUpdate()
+        versions: list[IPVersion] = [4, 6] if config.ipv6_support else [4]
+        self.rules = {version: self._rules_of(version, config) for version in versions}
+        self.routes = RouteProgrammer(route_settings(config, node), Connections(log.event).forget)
+        self.interfaces = WorkloadInterfaces(interface_settings(config))
+        self.kept = Kept()
+        parts: dict[str, Programmer] = {RULES[version]: one for version, one in self.rules.items()}
+        parts |= {"interfaces": self.interfaces, "routes": self.routes}
+        checks = {
+            RULES[version]: Check(one.filter.check, self._refresh_s(config)) for version, one in self.rules.items()
+        }
+        checks["routes"] = Check(self.routes.check, config.route_refresh_interval_s)
+        checks["interfaces"] = Check(self.interfaces.check, config.interface_refresh_interval_s)
+        self.plane = Dataplane(parts, checks, observer)
+        self._interfaces_changed = interfaces_changed
+        all_listeners: list[InterfaceListener] = [
+            *self.rules.values(),
+            self.routes,
+            self.interfaces,
+            self.kept,
+            *listeners,
+            self,
+        ]
+        self._monitor = InterfaceMonitor(
+            all_listeners, lambda: self.plane.check_soon("routes"), {FELIX_PROTOCOL, config.device_route_protocol},
+            self.routes.port_id,
+        )  # fmt: skip
+        self._nft_monitor: NftMonitor | None = None
+
+    @staticmethod
+    def _refresh_s(config: FelixConfig) -> float:
+        return config.nftables_refresh_interval_s if uses_nftables(config) else config.iptables_refresh_interval_s
+
+    def _rules_of(self, version: IPVersion, config: FelixConfig) -> RuleProgrammer:
+        return RuleProgrammer(make_filter(version, config, self._log), rule_settings(config, self._pools))
+
+    def start(self) -> None:
+        self._monitor.start()
+        if uses_nftables(self._config):
+            self._nft_monitor = NftMonitor("calico")
+            asyncio.get_running_loop().add_reader(self._nft_monitor.fileno(), self._nft_changed)
+
+    def close(self) -> None:
+        self._monitor.close()
+        if self._nft_monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._nft_monitor.fileno())
+            self._nft_monitor.close()
+        self.routes.close()
+        for one in self.rules.values():
+            close = getattr(one.filter, "close", None)
+            if close is not None:
+                close()
+
+    def take(self, messages: list[Message]) -> None:
+        for message in messages:
+            if isinstance(message, EncapsulationUpdate) and message != self._pools:
+                self._pools = message
+                self.reconfigure(self._config)
+        self.plane.take(messages)
+
+    def reconfigure(self, config: FelixConfig) -> None:
+        """What can be taken over while packets flow."""
+        self._config = config
+        encapsulation = with_encapsulation(config, self._pools)
+        for version, one in self.rules.items():
+            wanted = rule_settings(config, encapsulation)
+            if one.settings != wanted:
+                one.reconfigure(wanted)
+            self.plane.set_interval(RULES[version], self._refresh_s(config))
+        self.routes.reconfigure(route_settings(config, self._node))
+        self.interfaces.reconfigure(interface_settings(config))
+        self.plane.set_interval("routes", config.route_refresh_interval_s)
+        self.plane.set_interval("interfaces", config.interface_refresh_interval_s)
+        self.plane.wake()
+
+    def interface_changed(
+        self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
+    ) -> None:
+        self._interfaces_changed()
+        self.plane.wake()
+
+    def _nft_changed(self) -> None:
+        assert self._nft_monitor is not None
+        filters = {version: one.filter for version, one in self.rules.items()}
+        for version in self._nft_monitor.read(lambda pid: any(_is_own(one, pid) for one in filters.values())):
+            if version in filters:
+                self.plane.check_soon(RULES[version])
+
+
+def _is_own(packet_filter: PacketFilter, pid: int) -> bool:
+    return isinstance(packet_filter, NftablesFilter) and packet_filter.is_own(pid)
+
+
+def make_filter(version: IPVersion, config: FelixConfig, log: EventSink) -> PacketFilter:
+    if uses_nftables(config):
+        return NftablesFilter(version)
+    from felix.kernel.iptables import IptablesFilter
+
+    return IptablesFilter(version, backend=config.iptables_backend, max_set_size=config.max_ipset_size, told=log.event)
