@@ -47,7 +47,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """`allow` that ends the whole way; a denial always does."""
+    """A stage whose `allow` ends the whole way; a denial always does."""
 
     stage: Stage
 
@@ -132,7 +132,7 @@ class _Walk:
             for step in self._untracked("in", flow.arrives_by):
                 accepted |= step.outcome == "allow" and step.decision is not None
                 yield step
-        if not accepted and flow.conntrack not in ("established", "related"):
+        if not accepted and self.flow.conntrack not in ("established", "related"):
             for step in self._pre_dnat(flow.arrives_by):
                 accepted |= step.outcome == "allow" and step.decision is not None
                 yield step
@@ -198,19 +198,24 @@ class _Walk:
         if self._is_failsafe(direction) or self._answers_failsafe(direction):
             yield Stage(place, interface, direction, "none", "a failsafe port")
             return
-        yield self._ask(place, interface, direction, endpoint.untracked_tiers, None, ends_deny=False)
+        stage = self._ask(place, interface, direction, endpoint.untracked_tiers, None, ends_deny=False)
+        if stage.outcome == "allow":
+            self.flow = replace(self.flow, conntrack="untracked")  # NOTRACK: it belongs to no connection any more
+        yield stage
 
     def _pre_dnat(self, interface: str) -> Iterator[Stage]:
         endpoint = self._host_endpoint(interface)
         if endpoint is None or not endpoint.pre_dnat_tiers:
             return
         place = f"pre-DNAT policy of host endpoint {endpoint.name}"
-        if self._is_failsafe("in"):
+        if isinstance(tracked := self._by_conntrack(place, interface, "in"), Stage):
+            yield tracked
+        elif self._is_failsafe("in"):
             yield Stage(place, interface, "in", "none", "a failsafe port")
-            return
-        yield self._ask(place, interface, "in", endpoint.pre_dnat_tiers, None, ends_deny=False)
+        else:
+            yield self._ask(place, interface, "in", endpoint.pre_dnat_tiers, None, ends_deny=False)
 
-    def _host_normal(self, direction: Direction, interface: str) -> Iterator[Stage]:
+    def _host_normal(self, direction: Direction, interface: str) -> Iterator[Step]:
         endpoint = self._host_endpoint(interface)
         if endpoint is None:
             side = "towards" if direction == "out" else "from"
@@ -224,7 +229,7 @@ class _Walk:
         else:
             yield self._ask(place, interface, direction, endpoint.tiers, endpoint.profiles)
 
-    def _forward(self, direction: Direction, interface: str) -> Iterator[Stage]:
+    def _forward(self, direction: Direction, interface: str) -> Iterator[Step]:
         endpoint = self._host_endpoint(interface)
         if endpoint is None:
             return
@@ -236,7 +241,7 @@ class _Walk:
         else:
             yield self._ask(place, interface, direction, endpoint.forward_tiers, None)
 
-    def _workload(self, direction: Direction, interface: str) -> Iterator[Stage]:
+    def _workload(self, direction: Direction, interface: str) -> Iterator[Step]:
         endpoint = self.state.workload_on(interface)
         if endpoint is None:
             yield Stage(
@@ -260,11 +265,7 @@ class _Walk:
         if flow.protocol == ICMPV6 and flow.version == 6 and flow.icmp and flow.icmp[0] in ALLOWED_ICMPV6:
             yield End(Stage("to this host", flow.arrives_by, "in", "allow", "ICMPv6 that every link needs"))
             return
-        for stage in self._workload("out", flow.arrives_by):
-            if stage.outcome == "allow" and flow.conntrack in ("established", "related"):
-                yield End(stage)
-                return
-            yield stage
+        yield from self._workload("out", flow.arrives_by)
         outcome: Outcome = "deny" if action in ("DROP", "REJECT") else "allow"
         reason = f"DefaultEndpointToHostAction is {action}"
         yield End(Stage("from a workload to this host", flow.arrives_by, "in", outcome, reason))
@@ -286,9 +287,10 @@ class _Walk:
         outcome: Outcome = "none" if decision.outcome == "pass" else decision.outcome
         return Stage(place, interface, direction, outcome, decision.reason, decision)
 
-    def _by_conntrack(self, place: str, interface: str, direction: Direction) -> Stage | None:
+    def _by_conntrack(self, place: str, interface: str, direction: Direction) -> Step | None:
+        """A packet of a known connection is accepted by the first endpoint that it meets, and asks no other."""
         if self.flow.conntrack in ("established", "related"):
-            return Stage(place, interface, direction, "allow", "belongs to a connection that is known")
+            return End(Stage(place, interface, direction, "allow", "belongs to a connection that is known"))
         if self.flow.conntrack == "invalid" and self.settings.drops_invalid:
             return Stage(
                 place, interface, direction, "deny", "belongs to no connection and starts none (conntrack: INVALID)"

@@ -70,15 +70,24 @@ def workload_dispatch(interfaces: Iterable[str], dialect: Dialect) -> tuple[list
 
 
 def host_dispatch(
-    root: str, way: Way, prefix: str, interfaces: Iterable[str], dialect: Dialect, *, skips_workloads: bool = False
+    root: str,
+    way: Way,
+    prefix: str,
+    interfaces: Iterable[str],
+    dialect: Dialect,
+    *,
+    skips_workloads: bool = False,
+    spared: Iterable[str] = (),
 ) -> list[Chain]:
-    """`interfaces` may have ANY_INTERFACE among them: where none of the others is meant."""
+    """`interfaces` may have ANY_INTERFACE among them: where neither one of the others nor a `spared` one is meant."""
     targets = {name: names.endpoint_chain(prefix, name) for name in interfaces}
     everywhere = targets.pop(names.ANY_INTERFACE, None)
-    end = []
+    end: list[Rule] = []
     if everywhere is not None:
+        others = sorted(set(spared) - {*targets, names.ANY_INTERFACE})
+        end += [Rule((interface(way, one),), Return(), ("It has a host endpoint of its own",)) for one in others]
         if skips_workloads:
-            end = [
+            end += [
                 Rule((interface(way, f"{one}+"),), Return(), ("Skip egress WHEP policy for traffic to local workload",))
                 for one in dialect.settings.interface_prefixes
             ]

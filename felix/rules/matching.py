@@ -83,11 +83,14 @@ def _lists(rule: PolicyRule) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def _of_version(given: tuple[tuple[str, ...], bool], version: IPVersion) -> tuple[str, ...] | None:
-    """Those of one IP version; None if then nothing can match: all were of the other one, or everything is excluded."""
+    """Those of one IP version; None if the rule is not for it: all were of the other one, or everything is excluded.
+
+    Excluded networks make a rule one for their version too, as in Calico: `allow from not 10.0.0.0/8` opens no IPv6.
+    """
     nets, negated = given
     ours = tuple(one for one in nets if (":" in one) == (version == 6))
-    if negated:
-        return None if any(one in EVERYTHING for one in ours) else ours
+    if negated and any(one in EVERYTHING for one in ours):
+        return None
     return None if nets and not ours else ours
 
 

@@ -17,6 +17,7 @@ from felix.rules.matching import find
 from felix.rules.names import Direction
 from felix.rules.settings import RuleSettings
 
+PROFILE = "profile/"  # in the place of a tier
 MAX_COMMENT = 256
 DIRECTIONS: tuple[Direction, Direction] = ("inbound", "outbound")
 MAX_PREFIX = 63  # NFLOG's, without its end
@@ -88,7 +89,7 @@ def indexed_rules(owner: Policy | Profile, direction: Direction, dialect: Dialec
     if isinstance(owner, Policy):
         who, decides = f"{owner.tier}/{names.policy_name(owner.id)}", not owner.id.is_staged
     else:
-        who, decides = f"profile/{owner.name}", True
+        who, decides = f"{PROFILE}{owner.name}", True
     return _rules(rules, direction, who, dialect, decides=decides)
 
 
@@ -128,6 +129,10 @@ def _act(rule: PolicyRule, direction: Direction, who: str, index: int, dialect: 
         case "deny":
             ends = dialect.denials(who, str(index), direction)
             return put(marks.drop), [Rule((is_set(marks.drop),), one) for one in ends]
+        case "pass" if who.startswith(PROFILE):
+            # On to the next profile. Not by the mark: the last tier's policies may have left it set, and then a rule
+            # that asks for it would end the chain for packets that it does not match.
+            return Return(), []
         case "pass":
             return put(marks.next_tier), [Rule((is_set(marks.next_tier),), Return())]
     return put(marks.accept), [Rule((is_set(marks.accept),), Return())]

@@ -325,7 +325,8 @@ class RuleProgrammer:
                     *host_dispatch(names.TO_HOST, "out", "cali-th-", untracked, dialect),
                 ],
                 "mangle": [
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", pre_dnat, dialect),
+                    # In Calico the pre-DNAT policies for all interfaces meet the packets of named host endpoints too.
+                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", pre_dnat, dialect, spared=on),
                     *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
                 ],
             },

@@ -18,19 +18,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from felix.config import FelixConfig
-from felix.desired import IPVersion, Message
-from felix.filter_rules import Table
-from felix.parameters import ProtoPort
+from felix.desired import EncapsulationUpdate, IPVersion, Message
 from felix.ports import Failure, PacketFilter
 from felix.rules.ruleset import RuleProgrammer
-from felix.rules.settings import Failsafe, RuleSettings
+from felix.rules.settings import RuleSettings
+from integration.node.felix.settings import rule_settings
 from tests.felix.truth.sockets import Namespace
 from tests.felix.truth.world import HOST_INTERFACES
 
-NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 RENDERERS = ("nftables", "iptables")
-TABLES: tuple[Table, ...] = ("raw", "mangle", "nat", "filter")
-DENIED_GROUP = 3
 
 
 @dataclass(frozen=True)
@@ -46,25 +42,6 @@ class Step:
 class Applied:
     failures: list[Failure]
     took_s: float
-
-
-def rule_settings(config: FelixConfig) -> RuleSettings:
-    return RuleSettings(
-        interface_prefixes=config.interface_prefixes,
-        endpoint_to_host=config.default_endpoint_to_host_action,  # type: ignore[arg-type]
-        failsafe_in=_failsafes(config.failsafe_inbound_host_ports),
-        failsafe_out=_failsafes(config.failsafe_outbound_host_ports),
-        checks_invalid=not config.disable_conntrack_invalid_check,
-        vxlan_port=config.vxlan_port,
-        allows_vxlan_from_workloads=config.allow_vxlan_packets_from_workloads,
-        allows_ipip_from_workloads=config.allow_ipip_packets_from_workloads,
-        allows_spoofing=config.workload_source_spoofing == "Any",
-        denied_group=DENIED_GROUP,
-    )
-
-
-def _failsafes(ports: tuple[ProtoPort, ...]) -> tuple[Failsafe, ...]:
-    return tuple(Failsafe(NUMBERS[one.protocol], one.port, one.net) for one in ports)
 
 
 def packet_filter(renderer: str, version: IPVersion) -> PacketFilter:
@@ -93,7 +70,7 @@ async def serve(renderer: str) -> None:
             these = programmers(renderer)
         failures: list[Failure] = []
         for one in these:
-            if one.settings != (wanted := rule_settings(step.config)):
+            if one.settings != (wanted := rule_settings(step.config, EncapsulationUpdate())):
                 one.reconfigure(wanted)
             for message in step.messages:
                 one.on_message(message)
@@ -124,7 +101,7 @@ class NodeProcess:
             cwd=Path(__file__).parents[3],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            preexec_fn=host.child_setup(),  # noqa: PLW1509
+            preexec_fn=host.child_setup(),  # noqa: PLW1509 (two system calls, no lock)
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

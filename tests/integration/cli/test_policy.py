@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from felix.explain.flow import ExplainSettings
 from felix.explain.stats import Counted, RuleOf
+from felix.health import Health
 from integration.catbird import main
+from integration.node.felix.control import Asked, FelixApi
 from integration.node.http_server import HttpServer
-from integration.node.policy_api import PolicyApi
 from integration.node.sockets import claim_unix_socket
 from integration.resources.yaml_text import dump_all
 from tests.felix.explain.test_questions import STATE
@@ -44,9 +46,10 @@ def felix(tmp_path: Path) -> Iterator[str]:
     async def counts() -> Counted:
         return [(RuleOf(policy_id("web"), "", "in", 0), 3, 180)]
 
+    asked = Asked(STATE, Health(time.monotonic), ExplainSettings, lambda: HOST, dict, counts)
     path = str(tmp_path / "felix.sock")
     loop = asyncio.new_event_loop()
-    server = HttpServer(PolicyApi(STATE, ExplainSettings, lambda: HOST, counts), failed=lambda _text: None)
+    server = HttpServer(FelixApi(asked), failed=lambda _text: None)
     loop.run_until_complete(server.serve(claim_unix_socket(path)))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
