@@ -136,6 +136,9 @@ class TableBook:
         """Reached from a hook. Counting suffices: our chains call in no circles."""
         return name in self._uses
 
+    def targets_of(self, name: str) -> frozenset[str]:
+        return self.wanted[name].targets if name in self.wanted else frozenset()
+
     def differs(self) -> bool:
         return self.standing is None or bool(self.dirty or self.dirty_hooks)
 
@@ -155,10 +158,7 @@ class TableBook:
         return [name for name in self.wanted if self._is_live(name)]
 
     def _is_live(self, name: str) -> bool:
-        return name in self.wanted and self._is_reached(name, set())
-
-    def _is_reached(self, name: str, seen: set[str]) -> bool:
-        return self.is_used(name)
+        return name in self.wanted and self.is_used(name)
 
     def restore(self, table: str, closed: set[str], closed_rule: str) -> Lines:
         """From standing to wanted in one transaction; of the `closed` chains only a rule that drops. Empty: nothing to do."""

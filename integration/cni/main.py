@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """Exit code: 0 done or stopped by a signal, 1 error said in a line, 2 usage."""
     arguments = parse_arguments(argv)
     try:
-        settings = load_settings(arguments.datastore)
+        settings = load_settings(arguments.datastore, config_file=getattr(arguments, "config", None))
         if arguments.command == "serve":
             return asyncio.run(_serve(arguments, settings))
         target = Target(
@@ -68,6 +68,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     serving.add_argument("--mtu-file", type=Path, default=MTU_FILE, metavar="FILE")
     serving.add_argument("--log-format", choices=("console", "json"), default="console")
     serving.add_argument("--log-level", choices=tuple(LEVELS), default="info")
+    serving.add_argument(
+        "--config", type=Path, metavar="FILE", help="a CalicoAPIConfig file with the datastore's settings"
+    )
     for command in (installing, serving):
         command.add_argument(
             "--datastore", default="", metavar="URL",

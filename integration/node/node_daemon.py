@@ -25,13 +25,17 @@ from integration.node.datastore_source import DatastoreSource
 from integration.node.node_status import NodeStatusReporter, Views
 from integration.node.speaker_daemon import Program, run_daemon
 from integration.node.startup.start_up import StartUp, StartUpError, node_name
+from integration.node.supervisor import Program as Companion
+from integration.node.supervisor import Supervisor
 
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "node": (
-        "Run the BGP speaker of a Calico node in the foreground, configured by the resources of the datastore.",
+        "Run a Calico node in the foreground: the BGP speaker here, Felix and the CNI agent as supervised programs beside "
+        "it, all configured by the resources of the datastore.",
         "examples:\n"
         "  catbird node --datastore local:/var/lib/catbird/store.db\n"
         "  catbird node --datastore etcd:http://127.0.0.1:2379 --node worker-1\n"
+        "  catbird node --datastore local:store.db --without felix --without cni      # the speaker alone\n"
         "  DATASTORE_TYPE=kubernetes catbird node                # in a pod of a DaemonSet",
     ),
     "reflector": (
@@ -39,6 +43,7 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
         "example:\n  catbird reflector --datastore etcd:http://127.0.0.1:2379 --node rr-1",
     ),
 }
+COMPANIONS = ("felix", "cni")
 SETTINGS_HELP = (
     "environment: Calico's variables (DATASTORE_TYPE, ETCD_ENDPOINTS, ETCD_…_FILE, KUBECONFIG, NODENAME, "
     "IP, IP6, IP_AUTODETECTION_METHOD, AS, CALICO_IPV4POOL_CIDR, CALICO_ROUTER_ID, NAMESPACE, USE_POD_CIDR …)"
@@ -62,9 +67,10 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
             adapt=without_kernel if program == "reflector" else as_it_is, writes_routes=program != "reflector",
         )  # fmt: skip
         client = ResourceClient(datastore)
+        children = Supervisor(programs_of(arguments, node), log) if program == "node" else None
         start_up = StartUp(client, node, os.environ, log) if arguments.start_up else None
         try:
-            return await run_node(source, client, start_up, log, writer)
+            return await run_node(source, client, start_up, log, writer, children)
         except StartUpError as error:
             raise CannotStart(str(error)) from None
         finally:
@@ -100,12 +106,39 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
     parser.add_argument(
         "--control", default="/run/catbird/speaker.sock", metavar="PATH", help="socket for `catbird show`"
     )
+    if program == "node":
+        parser.add_argument(
+            "--without", action="append", default=[], choices=COMPANIONS, metavar="NAME",
+            help="do not run this one beside the speaker: felix (packet filter, routes, interfaces) or cni (the agent of the "
+            "CNI plugins); may be given twice",
+        )  # fmt: skip
+        parser.add_argument(
+            "--felix-control", default="/run/catbird/felix.sock", metavar="PATH", help="socket for `catbird policy`"
+        )
+        parser.add_argument(
+            "--cni-agent", default="/run/catbird/cni.sock", metavar="PATH", help="socket for the CNI plugins"
+        )
     parser.add_argument(
         "--metrics", default=None, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there"
     )
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
     return parser.parse_args(argv)
+
+
+def programs_of(arguments: argparse.Namespace, node: str) -> list[Companion]:
+    """What runs beside the speaker: processes of their own, so that nothing they do delays a keepalive."""
+    start = [sys.executable, "-P", "-m", "integration.catbird"]
+    more = ["--node", node, "--log-format", arguments.log_format, "--log-level", arguments.log_level]
+    if arguments.datastore:
+        more += ["--datastore", arguments.datastore]
+    if arguments.config:
+        more += ["--config", str(arguments.config)]
+    commands = {
+        "felix": [*start, "felix", "--control", arguments.felix_control, *more],
+        "cni": [*start, "cni", "serve", "--agent", arguments.cni_agent, *more],
+    }
+    return [Companion(name, command) for name, command in commands.items() if name not in arguments.without]
 
 
 def as_it_is(config: SpeakerConfig) -> SpeakerConfig:
@@ -118,7 +151,12 @@ def without_kernel(config: SpeakerConfig) -> SpeakerConfig:
 
 
 async def run_node(
-    source: DatastoreSource, client: ResourceClient, start_up: StartUp | None, log: EventLog, writer: LineWriter
+    source: DatastoreSource,
+    client: ResourceClient,
+    start_up: StartUp | None,
+    log: EventLog,
+    writer: LineWriter,
+    children: Supervisor | None = None,
 ) -> int:
     """Until a signal. The datastore is waited for, and may go away later without harm."""
     collect_seldom()
@@ -134,6 +172,8 @@ async def run_node(
             os._exit(1)
         cause = name
         stopping.set()
+        if children is not None:
+            children.stop()
         if daemon is not None:
             daemon.stop(name)
 
@@ -151,6 +191,8 @@ async def run_node(
                 log.event("speaker_stopped", cause=cause)
                 return 0
             begin(start_up.monitor())
+        if children is not None:
+            begin(children.run())
         begin(source.run())
         if not await _first_of(source.in_sync.wait(), stopping) or not await _node_is_there(source, log, stopping):
             log.event("speaker_stopped", cause=cause)

@@ -43,6 +43,7 @@ class CalicoNode(Catbird):
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         self.spawn(
             "env", *variables, sys.executable, "-m", "integration.catbird", "node", "--datastore", self.datastore, "--node", self.name,
+            "--without", "felix", "--without", "cni",
             "--control", str(self.control), *self.arguments, cwd=ROOT,
         )  # fmt: skip
 

@@ -1,0 +1,254 @@
+"""Giving addresses back. Calico: ReleaseIPs and ReleaseByHandle (libcalico-go/lib/ipam/ipam.go)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from integration.resources.fields import Address
+from integration.resources.keys import cidr_of
+from ipam.block import block_cidr, handle_of
+from ipam.blocks import Held, Memory
+from ipam.errors import (
+    BadHandle,
+    BadSequence,
+    BrokenBlock,
+    ClaimConflict,
+    NotAssigned,
+    NotEmpty,
+    NotHeld,
+    TooManyConflicts,
+)
+from ipam.handles import counts_of, handle_key
+from ipam.pools import pool_of, read_pools
+from ipam.ports import BlockStore, Changed, Clock, Missing, Stored
+from ipam.retrying import until_unchallenged
+from ipam.scene import Tools, open_tools
+from ipam.search import networks_in
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An address to give back; with a handle or a sequence number only if they are still what was seen."""
+
+    address: Address
+    handle: str | None = None
+    sequence_number: int | None = None
+
+
+@dataclass(slots=True)
+class Released:
+    """`unallocated`: nobody held them, or they were cooling down already. `failed`: why the others stay assigned."""
+
+    released: list[Address] = field(default_factory=list)
+    unallocated: list[Address] = field(default_factory=list)
+    failed: dict[Address, Exception] = field(default_factory=dict)
+
+    def whole(self) -> list[Address]:
+        """The unallocated ones. Raises the first failure, whatever was released."""
+        for error in self.failed.values():
+            raise error
+        return self.unallocated
+
+
+async def release_addresses(
+    store: BlockStore, clock: Clock, memory: Memory, releases: Iterable[Release]
+) -> Released:
+    """Block by block: within a block all or none (Calico), and one block's trouble stops no other."""
+    tools = await open_tools(store, clock, memory)
+    wanted = list({release.address: release for release in releases}.values())
+    by_block = await blocks_of(tools, wanted)
+    outcome = Released()
+    known = {release.address for each in by_block.values() for release in each}
+    outcome.unallocated += [release.address for release in wanted if release.address not in known]
+    jobs = [release_in_block(tools, cidr, each) for cidr, each in by_block.items()]
+    for result, each in zip(await store.together(jobs), by_block.values(), strict=True):
+        if isinstance(result, Exception):
+            outcome.failed |= {release.address: result for release in each}
+        else:
+            outcome.released += result.released
+            outcome.unallocated += result.unallocated
+    return outcome
+
+
+async def blocks_of(tools: Tools, releases: Sequence[Release]) -> dict[str, list[Release]]:
+    """Block CIDR → what is in it; addresses in no block are left out."""
+    pools = read_pools((await tools.store.pools()).found)
+    found: dict[str, list[Release]] = {}
+    unplaced: list[Release] = []
+    for release in releases:
+        pool = pool_of(pools, release.address)
+        if pool is None:
+            unplaced.append(release)
+        else:
+            found.setdefault(str(block_cidr(release.address, pool.block_size)), []).append(release)
+    if unplaced:
+        networks = [network for network, _ in networks_in(await tools.store.list("IPAMBlock"))]
+        for release in unplaced:
+            at = next((each for each in networks if release.address in each), None)
+            if at is not None:
+                found.setdefault(str(at), []).append(release)
+    return found
+
+
+async def release_in_block(tools: Tools, cidr: str, releases: Sequence[Release]) -> Released:
+    """Raises BadHandle, BadSequence, BrokenBlock, TooManyConflicts."""
+
+    async def attempt() -> Released:
+        try:
+            held = await tools.blocks.get(cidr)
+        except Missing:
+            return Released(unallocated=[release.address for release in releases])
+        outcome = Released()
+        ordinals = []
+        for release in releases:
+            ordinal = held.block.ordinal(release.address)
+            if held.block.attribute(ordinal) is None or held.block.is_cooling(ordinal):
+                outcome.unallocated.append(release.address)
+                continue
+            refuse_other(held, ordinal, release)
+            ordinals.append(ordinal)
+            outcome.released.append(release.address)
+        if ordinals:
+            given_back = held.block.release(ordinals, tools.clock())
+            await store_released(tools, held, given_back)
+        return outcome
+
+    return await until_unchallenged(f"block {cidr}", attempt)
+
+
+def refuse_other(held: Held, ordinal: int, release: Release) -> None:
+    """Raises BadSequence, BadHandle."""
+    number = held.block.sequence_of(ordinal)
+    if release.sequence_number not in (None, number):
+        raise BadSequence(f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})")
+    attribute = held.block.attribute(ordinal) or {}
+    if release.handle is not None and (handle := handle_of(attribute)) != release.handle:
+        raise BadHandle(f"{release.address} is held by handle {handle}, not by {release.handle}")
+
+
+async def store_released(tools: Tools, held: Held, given_back: Mapping[str, int]) -> None:
+    """Write the block, then count the handles down. Raises Changed."""
+    held.block.collect(tools.clock(), tools.settings.cooldown_s)
+    is_empty = held.block.is_empty()
+    if is_empty and held.block.affinity is None:
+        await tools.blocks.delete(held)
+    else:
+        await tools.blocks.write(held)
+        tools.blocks.memory.put(held)
+    # The addresses are free: a handle that cannot be counted down says too much, and `check` sees it.
+    await tools.store.together(
+        [tools.handles.count_down(handle, held.cidr, count) for handle, count in given_back.items()]
+    )
+    if is_empty and held.block.affinity is not None:
+        await release_if_lost(tools, held)
+
+
+async def release_if_lost(tools: Tools, held: Held) -> None:
+    """Give up an empty block whose pool no longer selects the node that holds it."""
+    host = held.block.holder_host
+    if host is None or held.block.affinity is None:
+        return
+    pool = pool_of(read_pools((await tools.store.pools()).found), held.block.cidr.network_address)
+    labels = await tools.store.node_labels(host) if pool is not None else None
+    if pool is None or labels is None or pool.selects_node(labels):
+        return
+    tools.blocks.memory.take(held.key)
+    try:
+        await tools.affinities.release(held.block.affinity, held.cidr, must_be_empty=True)
+    except (NotHeld, NotEmpty, ClaimConflict, BrokenBlock, TooManyConflicts):
+        pass
+
+
+async def release_handles(
+    store: BlockStore, clock: Clock, memory: Memory, handles: Iterable[str]
+) -> dict[str, Exception]:
+    """All addresses of these handles; what went wrong, by handle: NotAssigned if there is no such handle.
+
+    Each block is written once for all of them.
+    """
+    tools = await open_tools(store, clock, memory)
+    names = list(dict.fromkeys(handles))
+    failed: dict[str, Exception] = {}
+    by_block: dict[str, list[Stored]] = {}
+    found = await store.together([store.get(handle_key(name)) for name in names])
+    for name, result in zip(names, found, strict=True):
+        if isinstance(result, Missing):
+            failed[name] = NotAssigned(f"nothing is known of handle {name}")
+        elif isinstance(result, Exception):
+            failed[name] = result
+        else:
+            for cidr in counts_of(result.value):
+                by_block.setdefault(cidr, []).append(result)
+    jobs = [release_handles_in_block(tools, cidr, each) for cidr, each in by_block.items()]
+    for outcome, stored in zip(await store.together(jobs), by_block.values(), strict=True):
+        if isinstance(outcome, Exception):
+            failed |= {one.key.name: outcome for one in stored}
+    return failed
+
+
+async def release_handles_in_block(tools: Tools, cidr: str, stored: Sequence[Stored]) -> None:
+    names = [one.key.name for one in stored]
+
+    async def attempt() -> None:
+        held = tools.blocks.remembered(cidr)
+        try:
+            held = held or await tools.blocks.get(cidr)
+        except Missing:
+            for one in await present(tools, names):
+                await forget(tools, one, cidr)
+            return
+        ordinals = [ordinal for name in names for ordinal in held.block.ordinals_of(name)]
+        holding = Counter(handle_of(held.block.attribute(ordinal) or {}) for ordinal in ordinals)
+        idle = [name for name in names if not holding[name]]
+        # Read before the block is written: see `forget`.
+        hollow = await present(tools, idle)
+        if not ordinals and not any(cidr in counts_of(one.value) for one in hollow):
+            return
+        given_back = held.block.release(ordinals, tools.clock(), by_handle=True)
+        await store_released(tools, held, given_back)
+        for one in hollow:
+            await forget(tools, one, cidr)
+
+    await until_unchallenged(f"block {cidr}", attempt)
+
+
+async def present(tools: Tools, names: Sequence[str]) -> list[Stored]:
+    results = await tools.store.together([tools.store.get(handle_key(name)) for name in names]) if names else []
+    return [result for result in results if isinstance(result, Stored)]
+
+
+async def forget(tools: Tools, handle: Stored, cidr: str) -> None:
+    """A handle that counts addresses in a block which has none of them: whoever counted them up died, or is about to
+    write the block.
+
+    The block has been written since the handle was read, so that such a writer fails now and counts down again; and if
+    the handle itself was written since, it is left alone.
+    """
+    if cidr not in counts_of(handle.value):
+        return
+    try:
+        await tools.handles.forget(handle, cidr)
+    except (Changed, Missing):
+        pass
+
+
+async def handle_addresses(store: BlockStore, clock: Clock, memory: Memory, handle: str) -> list[Address]:
+    """Raises NotAssigned if there is no such handle, BrokenBlock."""
+    tools = await open_tools(store, clock, memory)
+    try:
+        stored = await store.get(handle_key(handle))
+    except Missing:
+        raise NotAssigned(f"nothing is known of handle {handle}") from None
+    found: list[Address] = []
+    for cidr in sorted(counts_of(stored.value)):
+        try:
+            held = await tools.blocks.get(cidr)
+        except Missing:
+            continue
+        found += [held.block.address(ordinal) for ordinal in held.block.ordinals_of(handle)]
+    return found
+
+
+__all__ = ["Release", "Released", "cidr_of", "handle_addresses", "release_addresses", "release_handles"]
