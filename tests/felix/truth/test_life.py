@@ -21,7 +21,6 @@ from tests.felix.truth.bed import Bed
 from tests.felix.truth.judges import Calculation, config_of
 from tests.felix.truth.node import RENDERERS, NodeProcess
 from tests.felix.truth.tables import Probe, probes_of
-from tests.felix.truth.test_kernel import needs
 from tests.felix.truth.world import NODE, PARTIES, Resources, base_resources, resource, with_changes
 
 pytestmark = [pytest.mark.root, pytest.mark.parametrize("renderer", RENDERERS)]
@@ -72,7 +71,6 @@ class Scene:
 
 @asynccontextmanager
 async def scene(renderer: str) -> AsyncIterator[Scene]:
-    needs(renderer)
     async with Bed(*PORTS) as bed:
         node = NodeProcess(bed.host, renderer)
         try:
