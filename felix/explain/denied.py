@@ -14,6 +14,7 @@ from felix.explain.state import DesiredState
 
 PREFIX = "D|"
 NO_POLICY = "none"
+PROFILES = "profile"  # in the place of a tier: a profile's rule, or the end of all profiles
 _EXTENSIONS = frozenset({0, 43, 60, 135, 139, 140})  # headers that give their own length in 8 octets (RFC 8200 §4)
 _FRAGMENT, _AUTHENTICATION = 44, 51
 _MOST_EXTENSIONS = 8
@@ -56,15 +57,20 @@ class DeniedFlow:
             "icmp_code": self.icmp[1] if self.icmp else None,
             "direction": "ingress" if self.by.direction == "in" else "egress",
             "endpoint": self.endpoint or self.in_interface or self.out_interface,
-            "tier": self.by.tier,
-            "policy": "" if self.by.policy == NO_POLICY else self.by.policy,
-            "rule": "end of tier" if self.by.rule is None else self.by.rule,
+            **self._by_view(),
         }
         return {name: value for name, value in found.items() if value not in (None, "")}
 
+    def _by_view(self) -> dict[str, Any]:
+        by = self.by
+        name = "" if by.policy == NO_POLICY else by.policy
+        if by.tier == PROFILES:
+            return {"profile": name, "rule": "no profile allowed it" if by.rule is None else by.rule}
+        return {"tier": by.tier, "policy": name, "rule": "end of tier" if by.rule is None else by.rule}
+
 
 def denied_by(prefix: str) -> DeniedBy | None:
-    """`D|TIER/POLICY|RULE or end-of-tier|in or out`; None if it is something else's prefix."""
+    """`D|TIER/POLICY|RULE|in`, `D|TIER|end-of-tier|out`, `D|profile|no-match|in`; None if it is something else's prefix."""
     parts = prefix.strip().split("|")
     if len(parts) != 4 or parts[0] != PREFIX[0]:
         return None

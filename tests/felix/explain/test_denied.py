@@ -54,6 +54,21 @@ def test_a_udp_packet() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("prefix", "view"),
+    [
+        ("D|default|end-of-tier|in", {"tier": "default", "rule": "end of tier"}),
+        ("D|profile/kns.default|1|in", {"profile": "kns.default", "rule": 1}),
+        ("D|profile|no-match|out", {"rule": "no profile allowed it"}),
+    ],
+)
+def test_what_denied_in_words(prefix: str, view: dict[str, object]) -> None:
+    flow = denied_flow(prefix, UDP)
+    assert flow is not None
+    found = flow.view()
+    assert {name: found[name] for name in ("tier", "policy", "profile", "rule") if name in found} == view
+
+
 def test_a_later_fragment_has_no_ports() -> None:
     fragment = UDP[:6] + struct.pack("!H", 100) + UDP[8:]
     flow = denied_flow(PREFIX, fragment)

@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from felix.desired import IPSetType, IPVersion
-from felix.filter_rules import Chain, Hook, HookRules, Ruleset, Table
+from felix.filter_rules import Chain, Hook, HookRules, Net, NetAnyOf, Ports, Rule, Ruleset, Table
 from felix.ports import Failure, RuleCount
+
+
+def _refuse_alternatives(rule: Rule) -> None:
+    slots = [
+        sum(1 + (one.last > one.first) for one in ports.ranges) for ports in rule.criteria if isinstance(ports, Ports)
+    ]
+    sides = [one.side for one in rule.criteria if isinstance(one, Net)]
+    if (
+        any(isinstance(one, NetAnyOf) for one in rule.criteria)
+        or max(slots, default=0) > 15
+        or len(set(sides)) < len(sides)
+    ):
+        raise ValueError(f"iptables has no such rule: {rule}")
 
 
 class RecordingFilter:
@@ -31,6 +44,11 @@ class RecordingFilter:
         self.sets.pop(id, None)
 
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
+        """Raises ValueError for what iptables cannot express, if it is like that."""
+        chains = list(chains)
+        if not self.has_alternatives:
+            for rule in (rule for chain in chains for rule in chain.rules):
+                _refuse_alternatives(rule)
         self.chains.setdefault(table, {}).update({chain.name: chain for chain in chains})
 
     def remove_chains(self, table: Table, names: Iterable[str]) -> None:

@@ -235,10 +235,10 @@ class Bed:
         expected = "" if not probe.seen_as else _address_of(probe.seen_as, probe)
         return "allow" if expected in ("", peer) else f"allow as {peer}, not {expected}"
 
-    def _send(self, probe: Probe) -> asyncio.Future[str] | asyncio.Task[str]:
+    async def _send(self, probe: Probe) -> str:
         wait_s = ALLOWED_WITHIN_S if probe.expected == "allow" else DENIED_AFTER_S
         work = {socket.IPPROTO_TCP: self._tcp, socket.IPPROTO_UDP: self._udp}.get(probe.protocol, self._by_hand)
-        return asyncio.ensure_future(asyncio.wait_for(work(probe), wait_s))
+        return await asyncio.wait_for(work(probe), wait_s)
 
     async def _tcp(self, probe: Probe) -> str:
         loop = asyncio.get_running_loop()

@@ -27,6 +27,7 @@ from tests.felix.truth.sockets import Namespace
 from tests.felix.truth.world import HOST_INTERFACES
 
 RENDERERS = ("nftables", "iptables")
+LEGACY = "iptables-legacy"
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ def packet_filter(renderer: str, version: IPVersion) -> PacketFilter:
         from felix.kernel.nftables import NftablesFilter
 
         return NftablesFilter(version)
-    from felix.kernel.iptables import IptablesFilter  # type: ignore[import-not-found,unused-ignore]
+    from felix.kernel.iptables import IptablesFilter
 
-    return IptablesFilter(version)  # type: ignore[no-any-return,unused-ignore]
+    return IptablesFilter(version, "legacy" if renderer == LEGACY else "nft")
 
 
 def programmers(renderer: str) -> list[RuleProgrammer]:

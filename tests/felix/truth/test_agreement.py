@@ -39,7 +39,7 @@ from tests.felix.rules.recording_filter import RecordingFilter
 
 T = TypeVar("T")
 
-SEEDS, WORLDS = 20, 400
+SEEDS, WORLDS = 20, 15
 PODS = {"calia": ("10.0.0.1", "fd00::1"), "calib": ("10.0.0.2", "fd00::2")}
 HOST = {"lo": ("127.0.0.1", "::1"), "eth0": ("192.0.2.1", "2001:db8::1"), "eth1": ("198.51.100.1", "2001:db8:1::1")}
 OUTSIDE = {"eth0": ("192.0.2.9", "2001:db8::9"), "eth1": ("198.51.100.9", "2001:db8:1::9")}
@@ -112,8 +112,8 @@ class Chance:
         protocol = self.one([None, None, 6, 6, 17, 1, 58])
         icmp, not_icmp = [self.one([None, (8, None), (13, 0), (128, None), (8, 1)]) for _ in range(2)]
         return PolicyRule(
-            self.one(["allow", "allow", "deny", "pass", "log"]),  # type: ignore[arg-type]
-            ip_version=self.one([None, None, None, 4, 6]),  # type: ignore[arg-type]
+            self.one(["allow", "allow", "deny", "pass", "log"]),
+            ip_version=self.one([None, None, None, 4, 6]),
             protocol=protocol,
             not_protocol=self.one([None, None, 6, 17]) if protocol is None else None,
             source=self.entity(protocol in (6, 17)),
