@@ -98,9 +98,7 @@ class PartlyAssigned(IpamError):
         super().__init__("; ".join([head, *notes, *reserved]))
 
 
-async def assign_all(
-    store: BlockStore, clock: Clock, memory: Memory, requests: Sequence[Request]
-) -> list[Assignment]:
+async def assign_all(store: BlockStore, clock: Clock, memory: Memory, requests: Sequence[Request]) -> list[Assignment]:
     """One Assignment for each request, in order; errors are in them. Raises nothing but what cannot be told apart by request."""
     assignments = [Assignment(request) for request in requests]
     kinds: dict[tuple[object, ...], list[Assignment]] = {}

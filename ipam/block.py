@@ -287,8 +287,10 @@ def _agree(block: Block) -> None:
     free = block.allocations.count(None)
     listed = block.unallocated
     try:
-        if len(listed) == free and len(set(listed)) == free and all(
-            ordinal >= 0 and block.allocations[ordinal] is None for ordinal in listed
+        if (
+            len(listed) == free
+            and len(set(listed)) == free
+            and all(ordinal >= 0 and block.allocations[ordinal] is None for ordinal in listed)
         ):
             return
     except (TypeError, IndexError):

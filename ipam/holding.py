@@ -115,7 +115,9 @@ async def remove_host(store: BlockStore, clock: Clock, memory: Memory, host: str
         raise last
 
 
-async def ensure_block(store: BlockStore, clock: Clock, memory: Memory, host: str, wish: Wish, max_blocks: int = 0) -> str:
+async def ensure_block(
+    store: BlockStore, clock: Clock, memory: Memory, host: str, wish: Wish, max_blocks: int = 0
+) -> str:
     """The CIDR of a block that the host holds, claimed if it has none, with nothing assigned.
 
     Raises BlockLimit, NoFreeBlock, and what `set_scene` raises.

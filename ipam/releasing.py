@@ -52,9 +52,7 @@ class Released:
         return self.unallocated
 
 
-async def release_addresses(
-    store: BlockStore, clock: Clock, memory: Memory, releases: Iterable[Release]
-) -> Released:
+async def release_addresses(store: BlockStore, clock: Clock, memory: Memory, releases: Iterable[Release]) -> Released:
     """Block by block: within a block all or none (Calico), and one block's trouble stops no other."""
     tools = await open_tools(store, clock, memory)
     wanted = list({release.address: release for release in releases}.values())
@@ -122,7 +120,9 @@ def refuse_other(held: Held, ordinal: int, release: Release) -> None:
     """Raises BadSequence, BadHandle."""
     number = held.block.sequence_of(ordinal)
     if release.sequence_number not in (None, number):
-        raise BadSequence(f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})")
+        raise BadSequence(
+            f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})"
+        )
     attribute = held.block.attribute(ordinal) or {}
     if release.handle is not None and (handle := handle_of(attribute)) != release.handle:
         raise BadHandle(f"{release.address} is held by handle {handle}, not by {release.handle}")

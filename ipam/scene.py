@@ -150,4 +150,3 @@ def network_or_none(cidr: str) -> Network | None:
         return parse_network(cidr, bare=False, masked=True)
     except ValueError:
         return None
-

@@ -113,7 +113,7 @@ class FelixNode:
                  "--control", str(self.control), "--log-format", "json"],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environ}, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, preexec_fn=self.host.child_setup(),
-            )  # fmt: skip # noqa: PLW1509
+            )  # fmt: skip
 
     async def ready(self) -> float:
         """Until what the datastore says is in the kernel; how long that took, in seconds."""
@@ -173,7 +173,8 @@ class FelixNode:
 
     def routes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.host.command("ip", "-j", "route"))
-        return found + json.loads(self.host.command("ip", "-j", "-6", "route"))
+        found += json.loads(self.host.command("ip", "-j", "-6", "route"))
+        return found
 
     def setting(self, path: str) -> str:
         return self.host.run(lambda: Path("/proc/sys/net", path).read_text().strip())

@@ -132,14 +132,15 @@ def test_policies_and_endpoints_follow_the_datastore(tmp_path: Path) -> None:
 def test_the_configuration_changes_live_or_asks_for_a_new_start(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with local_store(tmp_path) as store, felix_node(tmp_path) as node:
+            node.host.command("ip", "addr", "add", "192.0.2.9/32", "dev", "lo")
             node.start()
             await node.ready()
             assert get(node, "http://localhost:9091/metrics")[0] == 0
             await put(store, felix_configuration(prometheusMetricsEnabled=True, deviceRouteSourceAddress="192.0.2.9"))
             await until(lambda: get(node, "http://localhost:9091/metrics")[0] == 200, "the port opens")
-            node.host.command("ip", "addr", "add", "192.0.2.9/32", "dev", "lo")
+            sources = [(party.ipv4, "192.0.2.9") for party in WORKLOADS]
             await until(
-                lambda: all(route.get("prefsrc") == "192.0.2.9" for route in node.routes() if ":" not in route["dst"]),
+                lambda: [(one["dst"], one.get("prefsrc")) for one in node.routes() if ":" not in one["dst"]] == sources,
                 "routes get their source address",
             )
             before = node.rules()
@@ -175,8 +176,7 @@ def test_what_is_in_the_kernel_stays_when_felix_ends_and_is_adopted_by_the_next(
             node.start()
             await node.ready()
             assert await connects(node, "a", "b", 80)
-            assert '"calic"' not in node.rules()
-            assert PARTIES["c"].ipv4 not in {route["dst"] for route in node.routes()}
+            assert '"calic"' not in node.rules()  # its route stays for ten seconds: a CNI plugin may just have made it
             received = stream.received
             await until(lambda: stream.received > received + 10, "the stream flows")
             running.cancel()
