@@ -128,7 +128,7 @@ class RouteBook:
             else:
                 ready[route.destination] = route
         had, self._had = self._had, {one.destination: up.get(one.interface, 0) for one in ready.values()}
-        waiting = {route.destination for route in step.waiting}
+        waiting = {route.destination: route for route in step.waiting}
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
@@ -137,7 +137,11 @@ class RouteBook:
                 right.add(one.destination)
             elif want is not None and one.metric == shown_metric(want):
                 pass  # writing ours replaces it; a deletion would meet ours
-            elif ownership.is_ours(one, name) and one.destination not in waiting:
+            elif one.destination in waiting:
+                # Over an interface that was ours and has another name now no policy is met.
+                if name != waiting[one.destination].interface and had.get(one.destination) == one.interface_index:
+                    step.deletes.append(one)
+            elif ownership.is_ours(one, name):
                 # What we wrote ourselves and want no more is nobody's news.
                 is_news = want is None and had.get(one.destination) != one.interface_index
                 due_at = self._appeared.get(one.interface_index, float("-inf")) + GRACE_S

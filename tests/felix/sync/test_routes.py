@@ -49,3 +49,19 @@ def test_an_altered_route_is_replaced_not_deleted_after_its_replacement() -> Non
     elsewhere = KernelRoute("10.0.0.1/32", 7, "", 3, 50)
     found = step(book, elsewhere, now=100.0)
     assert (found.puts, found.deletes) == ([WANTED], [elsewhere])
+
+
+def test_a_route_over_an_interface_that_was_renamed_goes_and_comes_back_with_the_name() -> None:
+    book = RouteBook()
+    book.want("workloads", [WANTED])
+    step(book, now=100.0)
+    renamed = book.step([THERE], {"away": 7}, Ownership(), lambda _index: "away", 101.0)
+    assert (renamed.puts, renamed.deletes) == ([], [THERE])
+    assert step(book, now=102.0).puts == [WANTED]
+
+
+def test_a_route_that_waits_for_its_interface_leaves_what_stands_there() -> None:
+    book = RouteBook()
+    book.want("workloads", [WANTED])
+    foreign = KernelRoute("10.0.0.1/32", 9, "", 3, 0)
+    assert book.step([foreign], {}, Ownership(), lambda _index: "eth0", 100.0).deletes == []

@@ -112,7 +112,7 @@ class FelixNode:
                 [sys.executable, "-m", "integration.catbird", "felix", "--datastore", self.url, "--node", NODE,
                  "--control", str(self.control), "--log-format", "json"],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environ}, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, preexec_fn=self.host.child_setup(),
+                stdout=log, stderr=log, preexec_fn=self.host.child_setup(),  # noqa: PLW1509 (two system calls, no lock)
             )  # fmt: skip
 
     async def ready(self) -> float:
