@@ -52,9 +52,9 @@ async def until(holds: Callable[[], object], what: str, within_s: float = DEADLI
 class FelixNode:
     """`async with felix_node(folder)`: the namespaces are there, Felix runs once it is started."""
 
-    def __init__(self, folder: Path, url: str = "", **parameters: str) -> None:
+    def __init__(self, folder: Path, url: str = "", name: str = NODE, **parameters: str) -> None:
         """`parameters` of Felix, by their names (`HealthEnabled="true"`)."""
-        self.folder = folder
+        self.folder, self.name = folder, name
         self.url = url or f"local:{folder / 'store.db'}"
         self.parameters = {"EndpointStatusPathPrefix": str(folder), **parameters}
         self.control = folder / "felix.sock"
@@ -109,7 +109,7 @@ class FelixNode:
         environ = {f"FELIX_{name.upper()}": value for name, value in {**self.parameters, **more}.items()}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "integration.catbird", "felix", "--datastore", self.url, "--node", NODE,
+                [sys.executable, "-m", "integration.catbird", "felix", "--datastore", self.url, "--node", self.name,
                  "--control", str(self.control), "--log-format", "json"],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environ}, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, preexec_fn=self.host.child_setup(),  # noqa: PLW1509 (two system calls, no lock)
