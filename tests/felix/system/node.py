@@ -39,13 +39,13 @@ ROOT = Path(__file__).parents[3]
 DEADLINE_S = 20.0
 
 
-async def until(holds: Callable[[], object], what: str, within_s: float = DEADLINE_S) -> float:
+async def until(holds: Callable[[], object], what: str, within_s: float = DEADLINE_S, every_s: float = 0.005) -> float:
     """How long it took, in seconds. Fails if it does not come to hold."""
     began = time.monotonic()
     while not holds():
         if time.monotonic() - began > within_s:
             raise AssertionError(f"not within {within_s} s: {what}")
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(every_s)
     return time.monotonic() - began
 
 
