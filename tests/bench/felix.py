@@ -193,7 +193,8 @@ async def program(options: argparse.Namespace) -> list[Figure]:
                 figures += await bench.one_pod(options.samples)
             if "labels" in options.only:
                 figures += await bench.labels()
-            figures += await bench.restart()
+            if "restart" in options.only:
+                figures += await bench.restart()
             if options.wait:
                 await asyncio.sleep(options.wait)
             return figures
@@ -215,7 +216,7 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of Felix")
-    parser.add_argument("--only", default="cold,pod,labels,packets")
+    parser.add_argument("--only", default="cold,pod,labels,restart,packets")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds at the end, for a profiler")
     options = parser.parse_args()
     show(asyncio.run(program(options)))
