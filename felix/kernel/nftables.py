@@ -162,9 +162,10 @@ class NftablesFilter:
                 await self._change()
         failures = [Failure(self._what(name), reason) for name, reason in sorted(self._failed.items())]
         for one in self._sets.values():
-            failures += [
-                Failure(f"member of set {one.id}", f"{member!r} is no member") for member in sorted(one.members.bad)
-            ]
+            if one.members.bad:
+                failures += [
+                    Failure(f"member of set {one.id}", f"{bad!r} is no member") for bad in sorted(one.members.bad)
+                ]
         return failures
 
     def _what(self, name: str) -> str:
