@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from integration.cni.agent import DEFAULT_SOCKET, Agent
@@ -87,10 +88,13 @@ async def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     datastore = open_datastore(settings)
+    kubernetes = None
     try:
+        if settings.datastore_type == "etcdv3" and (settings.kubeconfig or os.environ.get("KUBERNETES_SERVICE_HOST")):
+            kubernetes = open_datastore(replace(settings, datastore_type="kubernetes"))
         prefix = os.environ.get("FELIX_INTERFACEPREFIX", "cali").partition(",")[0]
         around = Surroundings(
-            datastore, IpamAllocator(datastore), arguments.node, interface_prefix=prefix,
+            datastore, IpamAllocator(datastore), arguments.node, kubernetes, interface_prefix=prefix,
             mtu_file=arguments.mtu_file, told=log.event,
         )  # fmt: skip
         async with Agent(Worker(around), arguments.agent, log.event):
@@ -99,5 +103,7 @@ async def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
         log.event("cni_stopped")
     finally:
         await datastore.close()
+        if kubernetes is not None:
+            await kubernetes.close()
         writer.close()
     return 0

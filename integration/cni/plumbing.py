@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ HOST_MAC = "ee:ee:ee:ee:ee:ee"
 GATEWAY = "169.254.1.1"
 LINK_LOCAL = "fe80::ecee:eeff:feee:eeee"  # of HOST_MAC, as the kernel forms it by default
 LINK_LOCAL_TRIES, LINK_LOCAL_PAUSE_S = 20, 0.025
+DELETING_POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +296,20 @@ def remove_host_interface(host: Kernel, name: str) -> None:
     host.ask(lambda sequence: link_messages.delete_link(sequence, name), f"removing {name}", ignored=(errno.ENODEV,))
 
 
+def unroute(host_interface: str, addresses: Iterable[str]) -> None:
+    """Take away the host's routes to a pod: from here on nothing reaches its addresses."""
+    with Kernel() as host:
+        link = host.link(host_interface)
+        if link is None:
+            return
+        for address in addresses:
+            prefix, encoder = wire_prefix(address), RouteEncoder(host_via(address, link.index))
+            host.ask(
+                lambda sequence, prefix=prefix, encoder=encoder: encoder.delete(prefix, sequence),  # type: ignore[misc]
+                f"route {address}", ignored=(errno.ESRCH, errno.ENOENT, errno.EINVAL),
+            )  # fmt: skip
+
+
 def remove(interface: str, host_interface: str, namespace: int | None) -> None:
     """Take the pod's network away, from whichever side it can still be reached. Nothing there is success. Raises CNIError."""
     if namespace is not None:
@@ -304,8 +320,23 @@ def remove(interface: str, host_interface: str, namespace: int | None) -> None:
 
 
 def _remove_inside(interface: str) -> None:
+    """Until the link is gone for everybody. The kernel answers a deletion some 30 ms later, when its memory is free too."""
+    failures: list[CNIError] = []
+
+    def delete() -> None:
+        try:
+            with Kernel() as container:
+                remove_host_interface(container, interface)
+        except CNIError as error:
+            failures.append(error)
+
+    deleting = threading.Thread(target=delete, name=f"delete {interface}")
+    deleting.start()
     with Kernel() as container:
-        remove_host_interface(container, interface)
+        while container.link(interface) is not None and deleting.is_alive():
+            deleting.join(DELETING_POLL_S)
+    if failures:
+        raise failures[0]
 
 
 def open_namespace(path: str) -> int | None:

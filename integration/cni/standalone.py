@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,11 +37,12 @@ class Alone:
             raise CNIError(TRY_AGAIN_LATER, f"the datastore: {error}") from error
         kubernetes = None
         try:
-            if request.config.is_kubernetes_policy and settings.datastore_type != "kubernetes":
+            # Only etcd holds no pods; the file of a cluster without Kubernetes may.
+            if request.config.is_kubernetes_policy and settings.datastore_type == "etcdv3":
                 kubernetes = open_datastore(replace(settings, datastore_type="kubernetes"))
             worker = Worker(
                 Surroundings(
-                    datastore, IpamAllocator(datastore), kubernetes=kubernetes,
+                    datastore, IpamAllocator(datastore), socket.gethostname().lower(), kubernetes,
                     interface_prefix=environment.get("FELIX_INTERFACEPREFIX", "cali").partition(",")[0],
                     told=_to_stderr,
                 )
@@ -62,7 +64,7 @@ def settings_of(config: NetworkConfig, environment: Mapping[str, str]) -> Settin
     """
     raw = config.raw
     names = {
-        "datastore_type": "DATASTORE_TYPE", "local_path": "LOCAL_PATH", "etcd_endpoints": "ETCD_ENDPOINTS",
+        "datastore_type": "DATASTORE_TYPE", "etcd_endpoints": "ETCD_ENDPOINTS",
         "etcd_discovery_srv": "ETCD_DISCOVERY_SRV", "etcd_key_file": "ETCD_KEY_FILE",
         "etcd_cert_file": "ETCD_CERT_FILE", "etcd_ca_cert_file": "ETCD_CA_CERT_FILE",
         "calico_api_group": "CALICO_API_GROUP",
@@ -76,7 +78,8 @@ def settings_of(config: NetworkConfig, environment: Mapping[str, str]) -> Settin
     ):  # fmt: skip
         if kubernetes.get(key):
             said[variable] = str(kubernetes[key])
-    return load_settings("", environment={**os.environ, **said})
+    url = f"local:{raw['local_path']}" if raw.get("datastore_type") == "local" and raw.get("local_path") else ""
+    return load_settings(url, environment={**os.environ, **said})
 
 
 @contextmanager

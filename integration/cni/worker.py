@@ -279,12 +279,22 @@ class Worker:
     # --- DEL ----------------------------------------------------------------------------------------------------------
 
     async def _delete(self, call: Call) -> Answer:
-        """Whatever is missing was deleted before. The addresses go last: nobody may get one that is still in use."""
+        """Whatever is missing was deleted before. Addresses are given back once nothing leads to them any more."""
+        endpoint = await self._endpoint_of(call.identity)
         is_ours = await self._delete_endpoint(call.identity)
-        await asyncio.to_thread(
-            plumbing.remove, call.identity.endpoint, call.identity.host_interface if is_ours else "", call.namespace
+        host_interface = call.identity.host_interface if is_ours else ""
+        if host_interface:
+            addresses = endpoint.value["spec"].get("ipNetworks", []) if endpoint is not None else []
+            plumbing.unroute(host_interface, addresses)
+        # The kernel takes some 40 ms over a link; a failure of one must not keep the other from being done.
+        results = await asyncio.gather(
+            asyncio.to_thread(plumbing.remove, call.identity.endpoint, host_interface, call.namespace),
+            self._release(call),
+            return_exceptions=True,
         )
-        await self._release(call)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
         return None
 
     async def _delete_endpoint(self, identity: Identity) -> bool:

@@ -92,21 +92,21 @@ class Node:
         self.agent.wait(10)
         self.agent = None
 
-    def environment(self, command: str, pod: Namespace | None, container: str, **more: str) -> dict[str, str]:
+    def environment(self, command: str, pod: Namespace | None, container: str) -> dict[str, str]:
         found = {
             "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0",
-            "CNI_NETNS": str(pod.path) if pod else "", "CNI_PATH": f"{self.binaries}:/usr/lib/cni", **more,
+            "CNI_NETNS": str(pod.path) if pod else "", "CNI_PATH": f"{self.binaries}:/usr/lib/cni",
         }  # fmt: skip
         return {name: value for name, value in found.items() if value}
 
     def start(
         self, command: str, pod: Namespace | None, container: str, config: Mapping[str, Any] | None = None,
-        plugin: str = "calico", **more: str,
+        plugin: str = "calico", more: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:  # fmt: skip
         running = subprocess.Popen(
             self.host.command(str(self.binaries / plugin)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={"PATH": os.environ["PATH"], "NODENAME": self.name, **self.environment(command, pod, container, **more)},
+            env={"PATH": os.environ["PATH"], "NODENAME": self.name, **self.environment(command, pod, container), **(more or {})},
         )  # fmt: skip
         assert running.stdin is not None
         running.stdin.write(json.dumps({**self.config, **(config or {})}))
@@ -116,9 +116,9 @@ class Node:
 
     def call(
         self, command: str, pod: Namespace | None = None, container: str = "c1",
-        config: Mapping[str, Any] | None = None, plugin: str = "calico", **more: str,
+        config: Mapping[str, Any] | None = None, plugin: str = "calico", more: Mapping[str, str] | None = None,
     ) -> Answer:  # fmt: skip
-        return finished(self.start(command, pod, container, config, plugin, **more))
+        return finished(self.start(command, pod, container, config, plugin, more))
 
     def store(self, work: Callable[[Datastore], Awaitable[T]]) -> T:
         async def run() -> T:
@@ -180,6 +180,7 @@ def a_node(folder: Path, *, with_agent: bool = True, url: str = "", name: str = 
         wire(host, "eth0", outside, "eth0")
         host.ip_batch("address add 192.0.2.1/24 dev eth0\nroute add default via 192.0.2.254\n")
         node = Node(name, host, folder, load_settings(url or f"local:{folder / 'store.db'}"))
+        node.config |= {"nodename": name, "datastore_type": "local", "local_path": str(node.settings.local_path)}
         node.put(*cluster(), resource("Node", name, {}))
         node.install()
         try:

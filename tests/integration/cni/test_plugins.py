@@ -46,7 +46,7 @@ def test_a_container_gets_a_network_and_gives_it_back(node: Node) -> None:
 
 def test_the_endpoint_is_written_as_calico_writes_it(node: Node) -> None:
     with a_pod() as pod:
-        added = node.call("ADD", pod, "0123456789abcdef", **POD)
+        added = node.call("ADD", pod, "0123456789abcdef", more=POD)
         assert added.code == 0, added
         ((name, endpoint),) = node.all("WorkloadEndpoint").items()
         assert name == "n1-k8s-cart--0-eth0"
@@ -74,7 +74,7 @@ def test_kubernetes_policy_takes_labels_profiles_and_annotations_from_the_pod(no
         ),
     )  # fmt: skip
     with a_pod() as pod:
-        added = node.call("ADD", pod, config={"policy": {"type": "k8s"}}, **POD)
+        added = node.call("ADD", pod, config={"policy": {"type": "k8s"}}, more=POD)
         assert added.code == 0, added
         assert added.addresses == ["10.65.3.7/32"]
         assert added.json["interfaces"][1]["mac"] == "02:00:00:00:00:09"
@@ -85,10 +85,10 @@ def test_kubernetes_policy_takes_labels_profiles_and_annotations_from_the_pod(no
 
 def test_a_delete_of_an_old_container_leaves_the_pods_new_one(node: Node) -> None:
     with a_pod() as old, a_pod() as new:
-        assert node.call("ADD", old, "old", **POD).code == 0
-        added = node.call("ADD", new, "new", **POD)
+        assert node.call("ADD", old, "old", more=POD).code == 0
+        added = node.call("ADD", new, "new", more=POD)
         assert added.code == 0, added
-        assert node.call("DEL", old, "old", **POD).code == 0
+        assert node.call("DEL", old, "old", more=POD).code == 0
         (endpoint,) = node.all("WorkloadEndpoint").values()
         assert endpoint["spec"]["containerID"] == "new"
         new.run("ping", "-c1", "-W2", "192.0.2.1")
@@ -116,7 +116,7 @@ def test_a_failed_add_leaves_nothing(node: Node, broken: str) -> None:
             case "no pool":
                 node.put(resource("IPPool", "v6", {"cidr": "fd00:65::/112", "blockSize": 122, "disabled": True}))
         more = {"CNI_ARGS": "IP=10.65.3.7"} if broken == "route" else {}
-        answer = node.call("ADD", pod, **more)
+        answer = node.call("ADD", pod, more=more)
         assert answer.code == 1
         assert answer.json["code"] in (11, 100), answer
         assert answer.json["msg"]
@@ -171,7 +171,7 @@ def test_another_ipam_plugin_is_delegated_to(node: Node, tmp_path: Path) -> None
 
 def test_calico_ipam_can_be_executed_by_itself(node: Node) -> None:
     config = {"type": "calico-ipam"}
-    added = node.call("ADD", plugin="calico-ipam", config=config, CNI_NETNS="/none")
+    added = node.call("ADD", plugin="calico-ipam", config=config, more={"CNI_NETNS": "/none"})
     assert added.code == 0, added
     assert added.addresses[0].endswith("/26")
     assert node.allocated() == 2
