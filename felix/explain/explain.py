@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from felix.desired import HostEndpoint, TierPolicies, WorkloadEndpoint
 from felix.explain.decide import Decision, Direction, Judge, Outcome
-from felix.explain.flow import ICMPV6, IPIP, UDP, ExplainSettings, Failsafe, Flow, Surroundings, protocol_name
+from felix.explain.flow import ICMPV6, IPIP, UDP, ExplainSettings, Flow, Surroundings, is_in, protocol_name
 from felix.explain.state import ANY_INTERFACE, DesiredState
 
 Verdict = Literal["allow", "deny"]
@@ -164,6 +164,11 @@ class _Walk:
         if self.settings.is_workload(flow.leaves_by):
             yield from self._workload("in", flow.leaves_by)
         yield from self._forward("out", flow.leaves_by)
+        services = self.state.services
+        cidrs = (*services.cluster_ips, *services.external_ips, *services.load_balancer_ips)
+        if self.settings.stops_service_loops and is_in(flow.destination, cidrs):
+            reason = f"{flow.destination} is a service's address, and no service has translated it"
+            yield Stage("services' addresses", flow.leaves_by, "out", "deny", reason)
 
     # --- its places
 
@@ -174,9 +179,7 @@ class _Walk:
             return  # the dispatch denies it
         nets = endpoint.ipv4_nets if source.version == 4 else endpoint.ipv6_nets
         own = f"{source}/{source.max_prefixlen}" in nets
-        allowed = self.settings.honours_source_prefixes and any(
-            Failsafe(0, 0, net).covers(source) for net in endpoint.allowed_source_prefixes
-        )
+        allowed = self.settings.honours_source_prefixes and is_in(source, endpoint.allowed_source_prefixes)
         is_link_local = source.version == 6 and source.is_link_local
         if not own and not allowed and not is_link_local:
             owner = self.state.workload_at(source)
