@@ -204,6 +204,7 @@ class _Walk:
         stage = self._ask(place, interface, direction, endpoint.untracked_tiers, None, ends_deny=False)
         if stage.outcome == "allow":
             self.flow = replace(self.flow, conntrack="untracked")  # NOTRACK: it belongs to no connection any more
+            self.notes.append("allowed untracked: its answers belong to no connection, and need a policy of their own")
         yield stage
 
     def _pre_dnat(self, interface: str) -> Iterator[Stage]:

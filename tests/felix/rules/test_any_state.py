@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,18 @@ def world(seed: int) -> dict[Item, Message]:
     return found
 
 
+def changes_between(now: Iterable[Message], wanted: Iterable[Message]) -> list[Message]:
+    """In the calculation's order: who names comes after what is named, and goes before it."""
+    before, after = ({item_of(message): message for message in its} for its in (now, wanted))
+    changed = [message for item, message in after.items() if before.get(item) != message]
+    changed.sort(
+        key=lambda message: [PolicyUpdate, ProfileUpdate, WorkloadUpdate, HostEndpointUpdate].index(type(message))
+    )
+    gone = [item for item in before if item is not None and item not in after]
+    gone.sort(key=lambda item: [HostEndpointRemove, WorkloadRemove, ProfileRemove, PolicyRemove].index(item[0]))
+    return changed + [kind(name) for kind, name in gone]
+
+
 def programmer(*, is_like_nftables: bool) -> tuple[RuleProgrammer, RecordingFilter]:
     filter_ = RecordingFilter(4, is_like_nftables=is_like_nftables)
     made = RuleProgrammer(filter_, RuleSettings())
@@ -93,14 +106,7 @@ def test_the_way_does_not_matter(seed: int, is_like_nftables: bool) -> None:
     now: dict[Item, Message] = {}
     for step in range(6):
         wanted = world(seed * 100 + step)
-        # In the calculation's order: who names comes after what is named, and goes before it.
-        changes = [message for item, message in wanted.items() if now.get(item) != message]
-        changes.sort(
-            key=lambda message: [PolicyUpdate, ProfileUpdate, WorkloadUpdate, HostEndpointUpdate].index(type(message))
-        )
-        gone = [item for item in now if item not in wanted]
-        gone.sort(key=lambda item: [HostEndpointRemove, WorkloadRemove, ProfileRemove, PolicyRemove].index(item[0]))
-        for message in changes + [kind(name) for kind, name in gone]:
+        for message in changes_between(now.values(), wanted.values()):
             one.on_message(message)
             if isinstance(message, WorkloadUpdate | WorkloadRemove) and order.random() < 0.2:
                 one.complete()
