@@ -151,6 +151,14 @@ class _Walk:
             yield step
         if self.settings.is_workload(flow.leaves_by):
             reason = "what the host itself sends to its own workloads is never policed"
+            endpoint = self.state.workload_on(flow.leaves_by)
+            if endpoint is None or not endpoint.is_up:
+                why = (
+                    "no workload is known there"
+                    if endpoint is None
+                    else f"{endpoint.id.workload} is administratively down"
+                )
+                self.notes.append(f"{why}: its answers are denied")
             yield Stage("from this host", flow.leaves_by, "out", "allow", reason)
         elif not accepted:
             yield from self._host_normal("out", flow.leaves_by)

@@ -193,6 +193,7 @@ def test_a_workload_that_is_down_neither_sends_nor_receives() -> None:
     state = state_of(PROFILE, WorkloadUpdate(down), workload("b", B))
     assert "administratively down" in ask(state, A, B).reason
     assert "administratively down" in ask(state, B, A).reason
+    assert ask(state, HOST, A).notes == ("default/a is administratively down: its answers are denied",)
 
 
 @pytest.mark.parametrize(("action", "verdict"), [("DROP", "deny"), ("REJECT", "deny"), ("RETURN", "allow"), ("ACCEPT", "allow")])  # fmt: skip

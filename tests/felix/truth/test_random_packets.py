@@ -57,8 +57,9 @@ def questions(chance: Chance, state: DesiredState, config: FelixConfig) -> dict[
         flow, packet = chance.question(is_real=True)
         if flow.protocol == 6:
             flow = Flow(flow.source, flow.destination, 6, None, flow.destination_port)
-        verdict = explain(state, flow, explain_settings(config), SURROUNDINGS).verdict
-        found[probe_of(flow, packet, verdict)] = flow
+        explanation = explain(state, flow, explain_settings(config), SURROUNDINGS)
+        if not any("answers are denied" in note for note in explanation.notes):
+            found[probe_of(flow, packet, explanation.verdict)] = flow
     return found
 
 
