@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -101,7 +102,17 @@ async def program(folder: Path, renderer: str) -> AsyncIterator[Program]:
 
 
 def _started(bed: Bed, folder: Path, socket_path: str, renderer: str) -> subprocess.Popen[bytes]:
-    words = ["-m", "integration.catbird", "felix", "--node", NODE, "--datastore", f"local:{folder}/store.db"]
+    words = [
+        "-m",
+        "integration.catbird",
+        "felix",
+        "--node",
+        NODE,
+        "--datastore",
+        f"local:{folder}/store.db",
+        "--log-format",
+        "json",
+    ]
     environment = {
         "FELIX_NFTABLESMODE": "Enabled" if renderer == "nftables" else "Disabled",
         "FELIX_ENDPOINTSTATUSPATHPREFIX": str(folder),
@@ -166,6 +177,9 @@ def test_a_running_felix_says_why_and_counts_what_it_met(tmp_path: Path, rendere
                     "policy", "explain", **{"from": probe.source_address, "to": f"default/{probe.destination}", "port": probe.port}
                 )  # fmt: skip
                 said[probe] = view["verdict"]
+            deadline = time.monotonic() + WITHIN_S
+            while (await felix.ask("status"))["denied_packets"] < 2 and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)  # the kernel gathers logged packets for 0.2 s
             return said, await felix.ask("policy", "stats")
 
     said, stats = asyncio.run(run())
@@ -175,3 +189,7 @@ def test_a_running_felix_says_why_and_counts_what_it_met(tmp_path: Path, rendere
     assert denied >= 2  # a -> b twice
     assert passed >= 3
     assert counted["web"][0] >= 2
+    log = [json.loads(line) for line in (tmp_path / "felix.log").read_text().splitlines()]
+    denied = [one for one in log if one["event"] == "denied" and one["destination_port"] == 81]
+    told = {(one["source_workload"], one["endpoint"], one["tier"], one["rule"]) for one in denied}
+    assert told == {("default/a", "default/b", "security", 0), ("other/c", "default/b", "default", "end of tier")}
