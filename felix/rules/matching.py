@@ -30,6 +30,7 @@ from felix.rules.marks import Marks, clear, is_clear, is_set, put
 
 MAX_SLOTS = 15  # of iptables' multiport; a range takes two
 EVERYTHING = ("0.0.0.0/0", "::/0")
+ICMP_OF: dict[IPVersion, int] = {4: 1, 6: 58}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,16 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
     """None: no packet of this IP version can be meant."""
     if rule.ip_version not in (None, version):
         return None
+    asks_for_type = rule.icmp is not None or rule.not_icmp is not None
+    if asks_for_type and rule.protocol not in (None, ICMP_OF[version]):
+        return None  # the type's protocol is the IP version's: one rule cannot ask for both of two
     nets = [_of_version(one, version) for one in _lists(rule)]
     if any(one is None for one in nets):
         return None
     source_nets, source_not, destination_nets, destination_not = (one or () for one in nets)
     parts = Parts()
-    protocol = [] if rule.protocol is None else [Protocol(rule.protocol)]
+    number = ICMP_OF[version] if asks_for_type else rule.protocol
+    protocol = [] if number is None else [Protocol(number)]
     parts.always += protocol
     for side, entity, positive in (
         ("source", rule.source, source_nets), ("destination", rule.destination, destination_nets),

@@ -64,10 +64,10 @@ class RuleProgrammer:
         self._services = ServiceCIDRsUpdate()
         self._interfaces = HostInterfaces(settings.interface_prefixes)
         self._groups: dict[tuple[Table, str], int] = {}  # how many endpoints use it
-        self._groups_of: dict[WorkloadId | str, frozenset[tuple[Table, str]]] = {}
+        self._groups_of: dict[str, frozenset[tuple[Table, str]]] = {}
         self._dirty_policies: set[PolicyId] = set()
         self._dirty_profiles: set[str] = set()
-        self._dirty_workloads: set[WorkloadId] = set()
+        self._dirty_interfaces: set[str] = set()  # of workloads
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
         self._claims = Claims()
@@ -87,7 +87,7 @@ class RuleProgrammer:
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
         self._dirty_profiles |= self.profiles.keys()
-        self._dirty_workloads |= self.workloads.keys()
+        self._dirty_interfaces |= self._claims.owners.keys()
         self._stale |= {"static", "hosts", "dispatch", "nat", "raw"}
 
     # --- what is told ------------------------------------------------------------------------------------------------
@@ -111,8 +111,10 @@ class RuleProgrammer:
         self._dirty_policies.add(policy.id)
         if before is not None and before.selector != policy.selector:
             # Who is under it may have to be grouped otherwise.
-            self._dirty_workloads |= {
-                one.id for one in self.workloads.values() if any(policy.id in t.ingress + t.egress for t in one.tiers)
+            self._dirty_interfaces |= {
+                one.interface
+                for one in self.workloads.values()
+                if any(policy.id in tier.ingress + tier.egress for tier in one.tiers)
             }
             self._stale.add("hosts")
 
@@ -130,22 +132,26 @@ class RuleProgrammer:
 
     def _take_workload(self, message: WorkloadUpdate) -> None:
         endpoint = message.endpoint
+        self._workload_changed(endpoint.id)
         self.workloads[endpoint.id] = endpoint
         self._ownership_changed(self._claims.claim(endpoint.id, endpoint.interface))
         self._workload_changed(endpoint.id)
 
     def _take_workload_gone(self, message: WorkloadRemove) -> None:
+        self._workload_changed(message.id)
         self.workloads.pop(message.id, None)
         self._ownership_changed(self._claims.forget(message.id))
-        self._workload_changed(message.id)
 
     def _workload_changed(self, id: WorkloadId) -> None:
-        self._dirty_workloads.add(id)
-        self._stale |= {"nat", "raw"}
+        """Before and after: it may have moved to another interface."""
+        endpoint = self.workloads.get(id)
+        if endpoint is not None:
+            self._dirty_interfaces.add(endpoint.interface)
+            self._stale |= {"nat", "raw"}
 
     def _ownership_changed(self, workloads: set[WorkloadId]) -> None:
+        """Their interfaces are dirty already: one of them is whose claim changed, and the others had or get the same."""
         if workloads:
-            self._dirty_workloads |= workloads
             self._stale.add("dispatch")
 
     def _take_host(self, message: HostEndpointUpdate) -> None:
@@ -193,15 +199,15 @@ class RuleProgrammer:
             self._build_policy(policy)
         for profile in self._dirty_profiles:
             self._build_profile(profile)
-        for workload in self._dirty_workloads:
-            self._build_workload(workload)
+        for interface in self._dirty_interfaces:
+            self._build_workload(interface)
         if "dispatch" in self._stale:
             self._build_dispatch()
         if "nat" in self._stale:
             self._build_nat()
         if "raw" in self._stale:
             self._build_raw()
-        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_workloads, self._stale):
+        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_interfaces, self._stale):
             dirty.clear()
 
     def _build_static(self) -> None:
@@ -270,13 +276,15 @@ class RuleProgrammer:
         name = owner.id if isinstance(owner, Policy) else owner.name
         return [*tables, "mangle"] if name in self._mangled and "mangle" not in tables else tables
 
-    def _build_workload(self, id: WorkloadId) -> None:
-        endpoint = self.workloads.get(id)
-        if endpoint is None or not self._claims.owns(id):
-            self._sections.drop(("workload", *id))
-            self._use_groups(id, {})
+    def _build_workload(self, interface: str) -> None:
+        """By interface, as the chains are named: where two workloads swap theirs, neither takes away the other's."""
+        owner = self._claims.owners.get(interface)
+        if owner is None:
+            self._sections.drop(("workload", interface))
+            self._use_groups(f"workload {interface}", {})
             return
-        self._hand_over(("workload", *id), id, workload_chains(endpoint, self.dialect, self._selector_of))
+        built = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
+        self._hand_over(("workload", interface), f"workload {interface}", built)
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
@@ -332,12 +340,12 @@ class RuleProgrammer:
             },
         )
 
-    def _hand_over(self, section: tuple[str, ...], user: WorkloadId | str, built: Built) -> None:
+    def _hand_over(self, section: tuple[str, ...], user: str, built: Built) -> None:
         # The groups first: chains may name what was told before.
         self._use_groups(user, {(t, n): chain for t, some in built.groups.items() for n, chain in some.items()})
         self._sections.put(section, built.chains)
 
-    def _use_groups(self, user: WorkloadId | str, groups: dict[tuple[Table, str], Chain]) -> None:
+    def _use_groups(self, user: str, groups: dict[tuple[Table, str], Chain]) -> None:
         before, now = self._groups_of.pop(user, frozenset()), frozenset(groups)
         for key in now - before:
             self._groups[key] = self._groups.get(key, 0) + 1
