@@ -17,7 +17,12 @@ class Marks:
     drop: int
     scratch0: int
     scratch1: int
-    wireguard: int
+    wireguard: int  # 0 where the mask has no bit for it
+
+    @property
+    def ours(self) -> int:
+        """What rules say to each other. The rest of the mask is others' to read: WireGuard's bit leads its own packets."""
+        return self.accept | self.next_tier | self.drop | self.scratch0 | self.scratch1
 
     @property
     def verdicts(self) -> int:
@@ -28,12 +33,13 @@ class Marks:
         return self.next_tier | self.scratch0 | self.scratch1
 
 
-def marks_of(mask: int) -> Marks:
-    """Raises ValueError if the mask has fewer than six bits."""
+def marks_of(mask: int, *, has_wireguard: bool = True) -> Marks:
+    """From the lowest bit up. Raises ValueError if the mask has fewer than five bits, or six with WireGuard."""
     bits = [1 << place for place in range(32) if mask >> place & 1]
-    if len(bits) < 6:
-        raise ValueError(f"mark mask {mask:#x} has {len(bits)} bits, and 6 are needed")
-    return Marks(mask, *bits[:6])
+    needed = 6 if has_wireguard else 5
+    if len(bits) < needed:
+        raise ValueError(f"mark mask {mask:#x} has {len(bits)} bits, and {needed} are needed")
+    return Marks(mask, *[*bits, 0][:6])
 
 
 def is_set(bits: int) -> Mark:

@@ -33,10 +33,10 @@ EVERYTHING = ("0.0.0.0/0", "::/0")
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """`before` are rules that only prepare; a packet is found if all of one of `ways` holds."""
+    """`before` are rules that only prepare; a packet is found if all of `criteria` hold then."""
 
     before: tuple[Rule, ...] = ()
-    ways: tuple[tuple[Criterion, ...], ...] = ((),)
+    criteria: tuple[Criterion, ...] = ()
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
         _add_negative(parts, side, entity, negative, protocol, has_alternatives)  # type: ignore[arg-type]
     if rule.not_icmp is not None:
         parts.always.append(ICMP(*rule.not_icmp, negated=True))
-    return _alternatives(parts) if has_alternatives else _blocks(parts, marks)
+    return _alternatives(parts, marks) if has_alternatives else _blocks(parts, marks)
 
 
 def _lists(rule: PolicyRule) -> Iterator[tuple[tuple[str, ...], bool]]:
@@ -148,17 +148,21 @@ def port_groups(ranges: Iterable[PortRange]) -> Iterator[tuple[PortRange, ...]]:
         yield tuple(group)
 
 
-def _alternatives(parts: Parts) -> Finder:
+def _alternatives(parts: Parts, marks: Marks) -> Finder:
     ways = []
     for chosen in itertools.product(*parts.choices):
         more = [one for way in chosen for one in way if one not in parts.always]
         ways.append((*parts.always, *more))
-    return Finder((), tuple(ways))
+    if len(ways) == 1:
+        return Finder((), ways[0])
+    # A packet that is found both ways is to be counted, and logged, once.
+    found = marks.scratch0
+    return Finder((Rule((), clear(found)), *(Rule(way, put(found)) for way in ways)), (is_set(found),))
 
 
 def _blocks(parts: Parts, marks: Marks) -> Finder:
     if not parts.choices and not parts.none_of:
-        return Finder((), (tuple(parts.always),))
+        return Finder((), tuple(parts.always))
     holds, this = marks.scratch0, marks.scratch1
     first, *others = parts.choices or [[]]
     before = [Rule((), SetMark(0 if first else holds, holds | this))]
@@ -168,4 +172,4 @@ def _blocks(parts: Parts, marks: Marks) -> Finder:
         before += [Rule(way, put(this)) for way in block]
         before.append(Rule((is_clear(this),), clear(holds)))
     before += [Rule(way, clear(holds)) for way in parts.none_of]
-    return Finder(tuple(before), ((*parts.always, is_set(holds)),))
+    return Finder(tuple(before), (*parts.always, is_set(holds)))

@@ -5,7 +5,7 @@ Only `apply` is a coroutine: it awaits the packet filter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from felix.desired import (
@@ -44,8 +44,8 @@ from felix.rules.dispatch import host_dispatch, workload_dispatch
 from felix.rules.endpoints import Built, host_chains, workload_chains
 from felix.rules.interfaces import HostInterfaces
 from felix.rules.marks import marks_of
-from felix.rules.policies import Dialect, policy_chains, profile_chains
-from felix.rules.sections import Sections
+from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
+from felix.rules.sections import Section, Sections
 from felix.rules.settings import RuleSettings
 from felix.sync.claims import Claims
 
@@ -71,6 +71,7 @@ class RuleProgrammer:
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
         self._claims = Claims()
+        self._owned: dict[Section, dict[Table, list[OwnedChain]]] = {}
         self.reconfigure(settings)
 
     def reconfigure(self, settings: RuleSettings) -> None:
@@ -81,7 +82,7 @@ class RuleProgrammer:
             self.filter.has_alternatives,
             self.filter.has_verdict_maps,
             settings,
-            marks_of(settings.mark_mask),
+            marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6)),
         )
         self._interfaces.prefixes = settings.interface_prefixes
         self.sets.set_external(settings.external_nodes)
@@ -209,7 +210,7 @@ class RuleProgrammer:
             ("static",),
             {
                 "filter": static.filter_chains(self.dialect, self._services),
-                "mangle": static.mangle_chains(self.dialect),
+                "mangle": static.mangle_chains(self.dialect.within("mangle")),
             },
         )
         for (table, hook), rules in static.hooks(self.dialect).items():
@@ -244,23 +245,36 @@ class RuleProgrammer:
             for cidr in self.workloads[id].allowed_source_prefixes
             if self.settings.allows_spoofing
         ]
-        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect, sorted(spoofers))})
+        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect.within("raw"), sorted(spoofers))})
 
     def _build_policy(self, id: PolicyId) -> None:
         policy = self.policies.get(id)
-        if policy is None:
-            self._sections.drop(("policy", *id))
-            return
-        self._sections.put(("policy", *id), dict.fromkeys(self.tables_of(policy), policy_chains(policy, self.dialect)))
+        tables = [] if policy is None else self.tables_of(policy)
+        self._put_owned(
+            ("policy", *id), {table: policy_chains(policy, self.dialect.within(table)) for table in tables if policy}
+        )
 
     def _build_profile(self, name: str) -> None:
         profile = self.profiles.get(name)
-        if profile is None:
-            self._sections.drop(("profile", name))
-            return
-        self._sections.put(
-            ("profile", name), dict.fromkeys(self.tables_of(profile), profile_chains(profile, self.dialect))
+        tables = [] if profile is None else self.tables_of(profile)
+        self._put_owned(
+            ("profile", name),
+            {table: profile_chains(profile, self.dialect.within(table)) for table in tables if profile},
         )
+
+    def _put_owned(self, section: Section, chains: dict[Table, list[OwnedChain]]) -> None:
+        self._sections.put(section, {table: [one.chain for one in some] for table, some in chains.items()})
+        if chains:
+            self._owned[section] = chains
+        else:
+            self._owned.pop(section, None)
+
+    def owned_chains(self) -> Iterator[tuple[Table, OwnedChain]]:
+        """Whose the chains of policies and profiles are, and which of their rules count which of the owner's."""
+        for chains in self._owned.values():
+            for table, some in chains.items():
+                for one in some:
+                    yield table, one
 
     def tables_of(self, owner: Policy | Profile) -> list[Table]:
         """Where its chains stand."""
@@ -339,9 +353,11 @@ class RuleProgrammer:
 
     def _use_groups(self, user: WorkloadId | str, groups: dict[tuple[Table, str], Chain]) -> None:
         before, now = self._groups_of.pop(user, frozenset()), frozenset(groups)
+        for key, chain in groups.items():
+            # Even one that is known: its name says which policies, not which bits of the mark.
+            self._sections.put(("group", *key), {key[0]: [chain]})
         for key in now - before:
             self._groups[key] = self._groups.get(key, 0) + 1
-            self._sections.put(("group", *key), {key[0]: [groups[key]]})
         for key in before - now:
             self._groups[key] -= 1
             if not self._groups[key]:

@@ -133,7 +133,7 @@ def _input(dialect: Dialect) -> Iterator[Rule]:
             (Protocol(IPIP), InSet("source", ALL_HOSTS), LOCAL_DESTINATION), allow_filter(dialect),
             ("Allow IPIP packets from Calico hosts",),
         )  # fmt: skip
-        yield Rule((Protocol(IPIP),), dialect.deny, ("Drop IPIP packets from non-Calico hosts",))
+        yield Rule((Protocol(IPIP),), dialect.deny, (f"{dialect.deny_word} IPIP packets from non-Calico hosts",))
     if settings.has_vxlan_of(dialect.version):
         to_us = (Protocol(UDP), port("destination", settings.vxlan_port), LOCAL_DESTINATION)
         yield Rule(
@@ -148,7 +148,7 @@ def _input(dialect: Dialect) -> Iterator[Rule]:
     for way in workload_ways(dialect, "in"):
         yield Rule((way,), GoTo(names.WORKLOAD_TO_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect))
-    yield Rule((), clear(marks.mask))
+    yield Rule((), clear(marks.ours))
     yield Rule((), Jump(names.FROM_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect), ("Host endpoint policy accepted packet.",))
 
@@ -203,7 +203,7 @@ def _output(dialect: Dialect) -> Iterator[Rule]:
             (Protocol(UDP), port("destination", number), LOCAL_SOURCE), allow_filter(dialect),
             ("Allow outgoing Wireguard packets",),
         )  # fmt: skip
-    yield Rule((), clear(marks.mask))
+    yield Rule((), clear(marks.ours))
     yield Rule((DNATted(negated=True),), Jump(names.TO_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect), ("Host endpoint policy accepted packet.",))
 
@@ -266,7 +266,7 @@ def raw_chains(dialect: Dialect, spoofers: Sequence[tuple[str, str]]) -> list[Ch
 def _raw_prerouting(dialect: Dialect) -> Iterator[Rule]:
     marks, settings = dialect.marks, dialect.settings
     is_workload = is_set(marks.scratch0)
-    yield Rule((), clear(marks.mask))
+    yield Rule((), clear(marks.ours))
     yield from _untracked_vxlan(dialect)
     for way in workload_ways(dialect, "in"):
         yield Rule((way,), put(marks.scratch0))
@@ -282,7 +282,7 @@ def _raw_prerouting(dialect: Dialect) -> Iterator[Rule]:
 
 
 def _raw_output(dialect: Dialect) -> Iterator[Rule]:
-    yield Rule((), clear(dialect.marks.mask))
+    yield Rule((), clear(dialect.marks.ours))
     yield Rule((), Jump(names.TO_HOST))
     yield from _untracked_vxlan(dialect)
     yield Rule((is_set(dialect.marks.accept),), Accept())
@@ -313,7 +313,7 @@ def mangle_chains(dialect: Dialect) -> list[Chain]:
             "cali-POSTROUTING",
             (
                 Rule((accepted,), Return()),
-                Rule((), clear(dialect.marks.mask)),
+                Rule((), clear(dialect.marks.ours)),
                 Rule((DNATted(),), Jump(names.TO_HOST)),
                 Rule((accepted,), Return(), ("Host endpoint policy accepted packet.",)),
             ),
