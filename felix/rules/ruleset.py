@@ -17,6 +17,7 @@ from felix.desired import (
     IPSetDelta,
     IPSetRemove,
     IPSetUpdate,
+    IPVersion,
     Message,
     Policy,
     PolicyId,
@@ -36,16 +37,17 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
-from felix.filter_rules import Chain, Table
+from felix.filter_rules import Table
 from felix.ports import Failure, PacketFilter
 from felix.rules import names, static
-from felix.rules.address_sets import AddressSets
+from felix.rules.address_sets import AddressSets, whole
 from felix.rules.dispatch import host_dispatch, workload_dispatch
 from felix.rules.endpoints import Built, host_chains, workload_chains
 from felix.rules.interfaces import HostInterfaces
 from felix.rules.marks import marks_of
+from felix.rules.nat import nat_chains
 from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
-from felix.rules.sections import Section, Sections
+from felix.rules.sections import Section, Sections, SharedChains
 from felix.rules.settings import RuleSettings
 from felix.sync.claims import Claims
 
@@ -63,8 +65,7 @@ class RuleProgrammer:
         self.hosts: dict[str, HostEndpoint] = {}
         self._services = ServiceCIDRsUpdate()
         self._interfaces = HostInterfaces(settings.interface_prefixes)
-        self._groups: dict[tuple[Table, str], int] = {}  # how many endpoints use it
-        self._groups_of: dict[WorkloadId | str, frozenset[tuple[Table, str]]] = {}
+        self._groups = SharedChains(self._sections)  # of policies
         self._dirty_policies: set[PolicyId] = set()
         self._dirty_profiles: set[str] = set()
         self._dirty_workloads: set[WorkloadId] = set()
@@ -85,11 +86,12 @@ class RuleProgrammer:
             marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6)),
         )
         self._interfaces.prefixes = settings.interface_prefixes
+        self.sets.set_this_host(self._interfaces.addresses)
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
         self._dirty_profiles |= self.profiles.keys()
         self._dirty_workloads |= self.workloads.keys()
-        self._stale |= {"static", "hosts", "dispatch", "nat", "raw"}
+        self._stale |= {"static", "hosts", "dispatch", "nat", "raw", "mangle"}
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
@@ -131,31 +133,30 @@ class RuleProgrammer:
 
     def _take_workload(self, message: WorkloadUpdate) -> None:
         endpoint = message.endpoint
+        self._stale |= _parts_with(self.workloads.get(endpoint.id)) | _parts_with(endpoint)
         self.workloads[endpoint.id] = endpoint
+        self._dirty_workloads.add(endpoint.id)
         self._ownership_changed(self._claims.claim(endpoint.id, endpoint.interface))
-        self._workload_changed(endpoint.id)
 
     def _take_workload_gone(self, message: WorkloadRemove) -> None:
-        self.workloads.pop(message.id, None)
+        self._stale |= _parts_with(self.workloads.pop(message.id, None))
+        self._dirty_workloads.add(message.id)
         self._ownership_changed(self._claims.forget(message.id))
-        self._workload_changed(message.id)
-
-    def _workload_changed(self, id: WorkloadId) -> None:
-        self._dirty_workloads.add(id)
-        self._stale |= {"nat", "raw"}
 
     def _ownership_changed(self, workloads: set[WorkloadId]) -> None:
         if workloads:
             self._dirty_workloads |= workloads
             self._stale.add("dispatch")
+        for id in workloads:
+            self._stale |= _parts_with(self.workloads.get(id))
 
     def _take_host(self, message: HostEndpointUpdate) -> None:
         self.hosts[message.endpoint.name] = message.endpoint
-        self._stale.add("hosts")
+        self._stale |= {"hosts", "mangle"}
 
     def _take_host_gone(self, message: HostEndpointRemove) -> None:
         self.hosts.pop(message.name, None)
-        self._stale.add("hosts")
+        self._stale |= {"hosts", "mangle"}
 
     def _take_services(self, message: ServiceCIDRsUpdate) -> None:
         self._services = message
@@ -185,7 +186,6 @@ class RuleProgrammer:
 
     def complete(self) -> None:
         """Hand over everything that has changed."""
-        self.sets.complete()
         if "static" in self._stale:
             self._build_static()
         if "hosts" in self._stale:
@@ -202,19 +202,29 @@ class RuleProgrammer:
             self._build_nat()
         if "raw" in self._stale:
             self._build_raw()
+        if "mangle" in self._stale:
+            self._build_mangle()
+        self.sets.complete()
         for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_workloads, self._stale):
             dirty.clear()
 
     def _build_static(self) -> None:
         self._sections.put(
             ("static",),
-            {
-                "filter": static.filter_chains(self.dialect, self._services),
-                "mangle": static.mangle_chains(self.dialect.within("mangle")),
-            },
+            {"filter": static.filter_chains(self.dialect, self._services)},
         )
         for (table, hook), rules in static.hooks(self.dialect).items():
             self.filter.set_hook(table, hook, rules)
+
+    def _build_mangle(self) -> None:
+        dscp: dict[str, int] = {}
+        endpoints: list[WorkloadEndpoint | HostEndpoint] = [*self.hosts.values()]
+        endpoints += [self.workloads[id] for id in self._claims.owners.values()]
+        for one in endpoints:
+            if one.qos is not None and one.qos.dscp is not None:
+                dscp.update(dict.fromkeys(_nets_of(one, self.filter.version), one.qos.dscp))
+        self.sets.set_dscp_sources(dscp)
+        self._sections.put(("mangle",), {"mangle": static.mangle_chains(self.dialect.within("mangle"), dscp)})
 
     def _build_nat(self) -> None:
         nats = [
@@ -223,7 +233,7 @@ class RuleProgrammer:
             for pair in self.workloads[id].nats
             if (":" in pair[0]) == (self.filter.version == 6)
         ]
-        chains = static.nat_chains(
+        chains = nat_chains(
             self.dialect, has_masqueraded_pools=self.sets.has_masqueraded_pools, nats=nats, tunnels=self._tunnels()
         )
         self._sections.put(("nat",), {"nat": chains})
@@ -287,10 +297,9 @@ class RuleProgrammer:
     def _build_workload(self, id: WorkloadId) -> None:
         endpoint = self.workloads.get(id)
         if endpoint is None or not self._claims.owns(id):
-            self._sections.drop(("workload", *id))
-            self._use_groups(id, {})
+            self._drop(("workload", *id))
             return
-        self._hand_over(("workload", *id), id, workload_chains(endpoint, self.dialect, self._selector_of))
+        self._hand_over(("workload", *id), workload_chains(endpoint, self.dialect, self._selector_of))
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
@@ -310,10 +319,9 @@ class RuleProgrammer:
         for interface, endpoint in on.items():
             used.add(("host", interface))
             built = host_chains(endpoint, interface, self.dialect, self._selector_of)
-            self._hand_over(("host", interface), f"host {interface}", built)
+            self._hand_over(("host", interface), built)
         for section in former - used:
-            self._sections.drop(section)
-            self._use_groups(f"host {section[1]}", {})
+            self._drop(section)
         self._build_host_dispatch(on)
         mangled = frozenset(_needed_in_mangle(on.values()))
         changed = mangled ^ self._mangled
@@ -346,25 +354,31 @@ class RuleProgrammer:
             },
         )
 
-    def _hand_over(self, section: tuple[str, ...], user: WorkloadId | str, built: Built) -> None:
+    def _hand_over(self, section: Section, built: Built) -> None:
         # The groups first: chains may name what was told before.
-        self._use_groups(user, {(t, n): chain for t, some in built.groups.items() for n, chain in some.items()})
+        self._groups.use(section, built.groups)
         self._sections.put(section, built.chains)
 
-    def _use_groups(self, user: WorkloadId | str, groups: dict[tuple[Table, str], Chain]) -> None:
-        before, now = self._groups_of.pop(user, frozenset()), frozenset(groups)
-        for key, chain in groups.items():
-            # Even one that is known: its name says which policies, not which bits of the mark.
-            self._sections.put(("group", *key), {key[0]: [chain]})
-        for key in now - before:
-            self._groups[key] = self._groups.get(key, 0) + 1
-        for key in before - now:
-            self._groups[key] -= 1
-            if not self._groups[key]:
-                del self._groups[key]
-                self._sections.drop(("group", *key))
-        if now:
-            self._groups_of[user] = now
+    def _drop(self, section: Section) -> None:
+        self._sections.drop(section)
+        self._groups.use(section, {})
+
+
+def _parts_with(endpoint: WorkloadEndpoint | None) -> set[str]:
+    """The parts that tell of it beside its own chains."""
+    if endpoint is None:
+        return set()
+    has = {
+        "nat": endpoint.nats,
+        "raw": endpoint.allowed_source_prefixes,
+        "mangle": endpoint.qos is not None and endpoint.qos.dscp is not None,
+    }
+    return {part for part, it_has in has.items() if it_has}
+
+
+def _nets_of(endpoint: WorkloadEndpoint | HostEndpoint, version: IPVersion) -> list[str]:
+    nets = endpoint.expected_ips if isinstance(endpoint, HostEndpoint) else endpoint.ipv4_nets + endpoint.ipv6_nets
+    return [whole(one) for one in nets if (":" in one) == (version == 6)]
 
 
 def _needed_in_mangle(endpoints: Iterable[HostEndpoint]) -> Iterable[PolicyId | str]:
