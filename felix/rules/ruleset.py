@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
+from felix.claims import Claims
 from felix.desired import (
     HostEndpoint,
     HostEndpointRemove,
@@ -49,7 +50,6 @@ from felix.rules.nat import nat_chains
 from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
 from felix.rules.sections import Section, Sections, SharedChains
 from felix.rules.settings import RuleSettings
-from felix.sync.claims import Claims
 
 
 class RuleProgrammer:
