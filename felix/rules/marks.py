@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from felix.filter_rules import Mark, SetMark
 
@@ -42,21 +43,27 @@ def marks_of(mask: int, *, has_wireguard: bool = True) -> Marks:
     return Marks(mask, *[*bits, 0][:6])
 
 
+# Few bits and tens of thousands of rules that ask for them.
+@cache
 def is_set(bits: int) -> Mark:
     return Mark(bits, bits)
 
 
+@cache
 def is_clear(bits: int) -> Mark:
     return Mark(0, bits)
 
 
+@cache
 def is_any_set(bits: int) -> Mark:
     return Mark(0, bits, negated=True)
 
 
+@cache
 def put(bits: int) -> SetMark:
     return SetMark(bits, bits)
 
 
+@cache
 def clear(bits: int) -> SetMark:
     return SetMark(0, bits)

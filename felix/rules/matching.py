@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from felix.desired import Entity, IPVersion, PolicyRule, PortRange
+from felix.desired import ANYTHING, Entity, IPVersion, PolicyRule, PortRange
 from felix.filter_rules import (
     ICMP,
     Criterion,
@@ -52,46 +52,44 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
     """None: no packet of this IP version can be meant."""
     if rule.ip_version not in (None, version):
         return None
-    nets = [_of_version(one, version) for one in _lists(rule)]
-    if any(one is None for one in nets):
-        return None
-    source_nets, source_not, destination_nets, destination_not = (one or () for one in nets)
+    source, destination = rule.source, rule.destination
+    nets = []
+    for given, negated in (
+        (source.nets, False), (source.not_nets, True), (destination.nets, False), (destination.not_nets, True),
+    ):  # fmt: skip
+        ours = _of_version(given, version, negated=negated) if given else ()
+        if ours is None:
+            return None
+        nets.append(ours)
     parts = Parts()
     protocol = [] if rule.protocol is None else [Protocol(rule.protocol)]
     parts.always += protocol
-    for side, entity, positive in (
-        ("source", rule.source, source_nets), ("destination", rule.destination, destination_nets),
-    ):  # fmt: skip
-        _add_positive(parts, side, entity, positive, protocol, has_alternatives)  # type: ignore[arg-type]
+    if source is not ANYTHING:
+        _add_positive(parts, "source", source, nets[0], protocol, has_alternatives)
+    if destination is not ANYTHING:
+        _add_positive(parts, "destination", destination, nets[2], protocol, has_alternatives)
     if rule.icmp is not None:
         parts.always.append(ICMP(*rule.icmp))
     if rule.not_protocol is not None:
         parts.always.append(Protocol(rule.not_protocol, negated=True))
-    for side, entity, negative in (
-        ("source", rule.source, source_not), ("destination", rule.destination, destination_not),
-    ):  # fmt: skip
-        _add_negative(parts, side, entity, negative, protocol, has_alternatives)  # type: ignore[arg-type]
+    if source is not ANYTHING:
+        _add_negative(parts, "source", source, nets[1], protocol, has_alternatives)
+    if destination is not ANYTHING:
+        _add_negative(parts, "destination", destination, nets[3], protocol, has_alternatives)
     if rule.not_icmp is not None:
         parts.always.append(ICMP(*rule.not_icmp, negated=True))
     return _alternatives(parts, marks) if has_alternatives else _blocks(parts, marks)
 
 
-def _lists(rule: PolicyRule) -> Iterator[tuple[tuple[str, ...], bool]]:
-    for entity in (rule.source, rule.destination):
-        yield entity.nets, False
-        yield entity.not_nets, True
-
-
-def _of_version(given: tuple[tuple[str, ...], bool], version: IPVersion) -> tuple[str, ...] | None:
+def _of_version(nets: tuple[str, ...], version: IPVersion, *, negated: bool) -> tuple[str, ...] | None:
     """Those of one IP version; None if the rule is not for it: all were of the other one, or everything is excluded.
 
     Excluded networks make a rule one for their version too, as in Calico: `allow from not 10.0.0.0/8` opens no IPv6.
     """
-    nets, negated = given
     ours = tuple(one for one in nets if (":" in one) == (version == 6))
     if negated and any(one in EVERYTHING for one in ours):
         return None
-    return None if nets and not ours else ours
+    return ours or None
 
 
 def _add_positive(
@@ -109,7 +107,7 @@ def _add_positive(
     ways: list[tuple[Criterion, ...]] = [(*protocol, Ports(side, group)) for group in groups]
     ways += [(InPortSet(side, one),) for one in entity.named_ports]
     if len(ways) == 1:
-        parts.always += [one for one in ways[0] if one not in parts.always]
+        parts.always.append(ways[0][-1])  # the protocol is among them
     elif ways:
         parts.choices.append(ways)
 
