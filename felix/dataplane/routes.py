@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from felix.claims import Claims
 from felix.desired import (
     VTEP,
     Host,
@@ -24,7 +25,6 @@ from felix.desired import (
 )
 from felix.kernel.routes import KernelRoutes
 from felix.ports import Failure
-from felix.sync.claims import Claims
 from felix.sync.routes import FELIX_PROTOCOL, KernelRoute, Ownership, RouteBook, RouteClass, WantedRoute
 
 VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE = "vxlan.calico", "vxlan-v6.calico", "tunl0"

@@ -83,7 +83,7 @@ def host_chains(endpoint: HostEndpoint, interface: str, dialect: Dialect, select
     """`interface` is what the endpoint is on, or ANY_INTERFACE for `*`."""
     built = Built()
     for table, direction, prefix, kind, tiers in _host_kinds(endpoint, dialect):
-        rules = Rules(dialect, direction, kind, selector_of)
+        rules = Rules(dialect.within(table), direction, kind, selector_of)
         rules.begin()
         rules.tiers(tiers)
         if kind.is_forward and not any(_policies(tier, direction) for tier in tiers):
@@ -106,7 +106,8 @@ def _host_kinds(
     yield "filter", "outbound", "cali-thfw-", forward, endpoint.forward_tiers
     yield "filter", "inbound", "cali-fhfw-", forward, endpoint.forward_tiers
     # Connections of this host whose destination was translated: the filter table saw the old one.
-    yield "mangle", "outbound", "cali-th-", Kind(failsafe=out, allow=mangle_allow), endpoint.tiers
+    # Return and not accept: what others have in mangle's postrouting is meant for allowed packets.
+    yield "mangle", "outbound", "cali-th-", Kind(failsafe=out, allow=Return()), endpoint.tiers
     if endpoint.untracked_tiers:
         for direction, prefix, failsafe in (("outbound", "cali-th-", out), ("inbound", "cali-fh-", in_)):
             kind = Kind(tracks=False, ends_tiers=False, has_profiles=False, failsafe=failsafe)
@@ -176,15 +177,18 @@ class Rules:
 
     def refuse_encapsulation(self) -> None:
         """A workload must not speak to other nodes as if it were this one."""
-        settings = self._dialect.settings
+        settings, word = self._dialect.settings, self._dialect.deny_word
         if not settings.allows_vxlan_from_workloads:
             port = Ports("destination", (PortRange(settings.vxlan_port, settings.vxlan_port),))
             self._put(
-                self._dialect.deny, Protocol(UDP), port, comment="Drop VXLAN encapped packets originating in workloads"
+                self._dialect.deny,
+                Protocol(UDP),
+                port,
+                comment=f"{word} VXLAN encapped packets originating in workloads",
             )
         if not settings.allows_ipip_from_workloads:
             self._put(
-                self._dialect.deny, Protocol(IPIP), comment="Drop IPinIP encapped packets originating in workloads"
+                self._dialect.deny, Protocol(IPIP), comment=f"{word} IPinIP encapped packets originating in workloads"
             )
 
     def tiers(self, tiers: Sequence[TierPolicies]) -> None:
@@ -206,7 +210,7 @@ class Rules:
             ends = list(self._dialect.denials(tier.name, "end-of-tier", self._direction))
             for action in ends[:-1]:
                 self._put(action, is_clear(marks.next_tier))
-            comment = f"End of tier {tier.name}. Drop if no policies passed packet"
+            comment = f"End of tier {tier.name}. {self._dialect.deny_word} if no policies passed packet"
             self._put(ends[-1], is_clear(marks.next_tier), comment=comment)
 
     def _targets(self, policies: Sequence[PolicyId]) -> Iterator[tuple[str, bool]]:
@@ -246,4 +250,4 @@ class Rules:
         ends = list(self._dialect.denials("profile", "no-match", self._direction))
         for action in ends[:-1]:
             self._put(action)
-        self._put(ends[-1], comment="Drop if no profiles matched")
+        self._put(ends[-1], comment=f"{self._dialect.deny_word} if no profiles matched")

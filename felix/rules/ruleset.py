@@ -5,9 +5,10 @@ Only `apply` is a coroutine: it awaits the packet filter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
+from felix.claims import Claims
 from felix.desired import (
     HostEndpoint,
     HostEndpointRemove,
@@ -17,6 +18,7 @@ from felix.desired import (
     IPSetDelta,
     IPSetRemove,
     IPSetUpdate,
+    IPVersion,
     Message,
     Policy,
     PolicyId,
@@ -36,18 +38,18 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
-from felix.filter_rules import Chain, Table
+from felix.filter_rules import Table
 from felix.ports import Failure, PacketFilter
 from felix.rules import names, static
-from felix.rules.address_sets import AddressSets
+from felix.rules.address_sets import AddressSets, whole
 from felix.rules.dispatch import host_dispatch, workload_dispatch
 from felix.rules.endpoints import Built, host_chains, workload_chains
 from felix.rules.interfaces import HostInterfaces
 from felix.rules.marks import marks_of
-from felix.rules.policies import Dialect, policy_chains, profile_chains
-from felix.rules.sections import Sections
+from felix.rules.nat import nat_chains
+from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
+from felix.rules.sections import Section, Sections, SharedChains
 from felix.rules.settings import RuleSettings
-from felix.sync.claims import Claims
 
 
 class RuleProgrammer:
@@ -63,14 +65,14 @@ class RuleProgrammer:
         self.hosts: dict[str, HostEndpoint] = {}
         self._services = ServiceCIDRsUpdate()
         self._interfaces = HostInterfaces(settings.interface_prefixes)
-        self._groups: dict[tuple[Table, str], int] = {}  # how many endpoints use it
-        self._groups_of: dict[str, frozenset[tuple[Table, str]]] = {}
+        self._groups = SharedChains(self._sections)  # of policies
         self._dirty_policies: set[PolicyId] = set()
         self._dirty_profiles: set[str] = set()
         self._dirty_interfaces: set[str] = set()  # of workloads
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
         self._claims = Claims()
+        self._owned: dict[Section, dict[Table, list[OwnedChain]]] = {}
         self.reconfigure(settings)
 
     def reconfigure(self, settings: RuleSettings) -> None:
@@ -81,14 +83,15 @@ class RuleProgrammer:
             self.filter.has_alternatives,
             self.filter.has_verdict_maps,
             settings,
-            marks_of(settings.mark_mask),
+            marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6)),
         )
         self._interfaces.prefixes = settings.interface_prefixes
+        self.sets.set_this_host(self._interfaces.addresses)
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
         self._dirty_profiles |= self.profiles.keys()
         self._dirty_interfaces |= self._claims.owners.keys()
-        self._stale |= {"static", "hosts", "dispatch", "nat", "raw"}
+        self._stale |= {"static", "hosts", "dispatch", "nat", "raw", "mangle"}
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
@@ -114,7 +117,7 @@ class RuleProgrammer:
             self._dirty_interfaces |= {
                 one.interface
                 for one in self.workloads.values()
-                if any(policy.id in tier.ingress + tier.egress for tier in one.tiers)
+                if any(policy.id in t.ingress + t.egress for t in one.tiers)
             }
             self._stale.add("hosts")
 
@@ -132,35 +135,35 @@ class RuleProgrammer:
 
     def _take_workload(self, message: WorkloadUpdate) -> None:
         endpoint = message.endpoint
-        self._workload_changed(endpoint.id)
+        self._workload_changed(self.workloads.get(endpoint.id))
         self.workloads[endpoint.id] = endpoint
+        self._workload_changed(endpoint)
         self._ownership_changed(self._claims.claim(endpoint.id, endpoint.interface))
-        self._workload_changed(endpoint.id)
 
     def _take_workload_gone(self, message: WorkloadRemove) -> None:
-        self._workload_changed(message.id)
-        self.workloads.pop(message.id, None)
+        self._workload_changed(self.workloads.pop(message.id, None))
         self._ownership_changed(self._claims.forget(message.id))
 
-    def _workload_changed(self, id: WorkloadId) -> None:
+    def _workload_changed(self, endpoint: WorkloadEndpoint | None) -> None:
         """Before and after: it may have moved to another interface."""
-        endpoint = self.workloads.get(id)
         if endpoint is not None:
             self._dirty_interfaces.add(endpoint.interface)
-            self._stale |= {"nat", "raw"}
+            self._stale |= _parts_with(endpoint)
 
     def _ownership_changed(self, workloads: set[WorkloadId]) -> None:
         """Their interfaces are dirty already: one of them is whose claim changed, and the others had or get the same."""
         if workloads:
             self._stale.add("dispatch")
+        for id in workloads:
+            self._stale |= _parts_with(self.workloads.get(id))
 
     def _take_host(self, message: HostEndpointUpdate) -> None:
         self.hosts[message.endpoint.name] = message.endpoint
-        self._stale.add("hosts")
+        self._stale |= {"hosts", "mangle"}
 
     def _take_host_gone(self, message: HostEndpointRemove) -> None:
         self.hosts.pop(message.name, None)
-        self._stale.add("hosts")
+        self._stale |= {"hosts", "mangle"}
 
     def _take_services(self, message: ServiceCIDRsUpdate) -> None:
         self._services = message
@@ -190,7 +193,6 @@ class RuleProgrammer:
 
     def complete(self) -> None:
         """Hand over everything that has changed."""
-        self.sets.complete()
         if "static" in self._stale:
             self._build_static()
         if "hosts" in self._stale:
@@ -207,19 +209,29 @@ class RuleProgrammer:
             self._build_nat()
         if "raw" in self._stale:
             self._build_raw()
+        if "mangle" in self._stale:
+            self._build_mangle()
+        self.sets.complete()
         for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_interfaces, self._stale):
             dirty.clear()
 
     def _build_static(self) -> None:
         self._sections.put(
             ("static",),
-            {
-                "filter": static.filter_chains(self.dialect, self._services),
-                "mangle": static.mangle_chains(self.dialect),
-            },
+            {"filter": static.filter_chains(self.dialect, self._services)},
         )
         for (table, hook), rules in static.hooks(self.dialect).items():
             self.filter.set_hook(table, hook, rules)
+
+    def _build_mangle(self) -> None:
+        dscp: dict[str, int] = {}
+        endpoints: list[WorkloadEndpoint | HostEndpoint] = [*self.hosts.values()]
+        endpoints += [self.workloads[id] for id in self._claims.owners.values()]
+        for one in endpoints:
+            if one.qos is not None and one.qos.dscp is not None:
+                dscp.update(dict.fromkeys(_nets_of(one, self.filter.version), one.qos.dscp))
+        self.sets.set_dscp_sources(dscp)
+        self._sections.put(("mangle",), {"mangle": static.mangle_chains(self.dialect.within("mangle"), dscp)})
 
     def _build_nat(self) -> None:
         nats = [
@@ -228,7 +240,7 @@ class RuleProgrammer:
             for pair in self.workloads[id].nats
             if (":" in pair[0]) == (self.filter.version == 6)
         ]
-        chains = static.nat_chains(
+        chains = nat_chains(
             self.dialect, has_masqueraded_pools=self.sets.has_masqueraded_pools, nats=nats, tunnels=self._tunnels()
         )
         self._sections.put(("nat",), {"nat": chains})
@@ -250,23 +262,36 @@ class RuleProgrammer:
             for cidr in self.workloads[id].allowed_source_prefixes
             if self.settings.allows_spoofing
         ]
-        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect, sorted(spoofers))})
+        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect.within("raw"), sorted(spoofers))})
 
     def _build_policy(self, id: PolicyId) -> None:
         policy = self.policies.get(id)
-        if policy is None:
-            self._sections.drop(("policy", *id))
-            return
-        self._sections.put(("policy", *id), dict.fromkeys(self.tables_of(policy), policy_chains(policy, self.dialect)))
+        tables = [] if policy is None else self.tables_of(policy)
+        self._put_owned(
+            ("policy", *id), {table: policy_chains(policy, self.dialect.within(table)) for table in tables if policy}
+        )
 
     def _build_profile(self, name: str) -> None:
         profile = self.profiles.get(name)
-        if profile is None:
-            self._sections.drop(("profile", name))
-            return
-        self._sections.put(
-            ("profile", name), dict.fromkeys(self.tables_of(profile), profile_chains(profile, self.dialect))
+        tables = [] if profile is None else self.tables_of(profile)
+        self._put_owned(
+            ("profile", name),
+            {table: profile_chains(profile, self.dialect.within(table)) for table in tables if profile},
         )
+
+    def _put_owned(self, section: Section, chains: dict[Table, list[OwnedChain]]) -> None:
+        self._sections.put(section, {table: [one.chain for one in some] for table, some in chains.items()})
+        if chains:
+            self._owned[section] = chains
+        else:
+            self._owned.pop(section, None)
+
+    def owned_chains(self) -> Iterator[tuple[Table, OwnedChain]]:
+        """Whose the chains of policies and profiles are, and which of their rules count which of the owner's."""
+        for chains in self._owned.values():
+            for table, some in chains.items():
+                for one in some:
+                    yield table, one
 
     def tables_of(self, owner: Policy | Profile) -> list[Table]:
         """Where its chains stand."""
@@ -280,11 +305,10 @@ class RuleProgrammer:
         """By interface, as the chains are named: where two workloads swap theirs, neither takes away the other's."""
         owner = self._claims.owners.get(interface)
         if owner is None:
-            self._sections.drop(("workload", interface))
-            self._use_groups(f"workload {interface}", {})
-            return
-        built = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
-        self._hand_over(("workload", interface), f"workload {interface}", built)
+            self._drop(("workload", interface))
+        else:
+            chains = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
+            self._hand_over(("workload", interface), chains)
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
@@ -304,10 +328,9 @@ class RuleProgrammer:
         for interface, endpoint in on.items():
             used.add(("host", interface))
             built = host_chains(endpoint, interface, self.dialect, self._selector_of)
-            self._hand_over(("host", interface), f"host {interface}", built)
+            self._hand_over(("host", interface), built)
         for section in former - used:
-            self._sections.drop(section)
-            self._use_groups(f"host {section[1]}", {})
+            self._drop(section)
         self._build_host_dispatch(on)
         mangled = frozenset(_needed_in_mangle(on.values()))
         changed = mangled ^ self._mangled
@@ -340,23 +363,31 @@ class RuleProgrammer:
             },
         )
 
-    def _hand_over(self, section: tuple[str, ...], user: str, built: Built) -> None:
+    def _hand_over(self, section: Section, built: Built) -> None:
         # The groups first: chains may name what was told before.
-        self._use_groups(user, {(t, n): chain for t, some in built.groups.items() for n, chain in some.items()})
+        self._groups.use(section, built.groups)
         self._sections.put(section, built.chains)
 
-    def _use_groups(self, user: str, groups: dict[tuple[Table, str], Chain]) -> None:
-        before, now = self._groups_of.pop(user, frozenset()), frozenset(groups)
-        for key in now - before:
-            self._groups[key] = self._groups.get(key, 0) + 1
-            self._sections.put(("group", *key), {key[0]: [groups[key]]})
-        for key in before - now:
-            self._groups[key] -= 1
-            if not self._groups[key]:
-                del self._groups[key]
-                self._sections.drop(("group", *key))
-        if now:
-            self._groups_of[user] = now
+    def _drop(self, section: Section) -> None:
+        self._sections.drop(section)
+        self._groups.use(section, {})
+
+
+def _parts_with(endpoint: WorkloadEndpoint | None) -> set[str]:
+    """The parts that tell of it beside its own chains."""
+    if endpoint is None:
+        return set()
+    has = {
+        "nat": endpoint.nats,
+        "raw": endpoint.allowed_source_prefixes,
+        "mangle": endpoint.qos is not None and endpoint.qos.dscp is not None,
+    }
+    return {part for part, it_has in has.items() if it_has}
+
+
+def _nets_of(endpoint: WorkloadEndpoint | HostEndpoint, version: IPVersion) -> list[str]:
+    nets = endpoint.expected_ips if isinstance(endpoint, HostEndpoint) else endpoint.ipv4_nets + endpoint.ipv6_nets
+    return [whole(one) for one in nets if (":" in one) == (version == 6)]
 
 
 def _needed_in_mangle(endpoints: Iterable[HostEndpoint]) -> Iterable[PolicyId | str]:
