@@ -240,11 +240,10 @@ def test_while_policies_change_nothing_else_is_cut_and_nothing_gets_through(rend
             s.go_to(worlds[0])
             watched = Watch(s.bed)
             changes = 0
-            while not watched.has_seen_enough():
+            while changes < 12 or not watched.has_seen_enough():
                 changes += 1
                 await s.apply(s.calculation.go_to(worlds[changes % 3]))
             await watched.check()
-            assert changes > 10
 
     asyncio.run(run())
 
