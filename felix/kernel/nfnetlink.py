@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -151,15 +152,19 @@ class NftSocket:
         self._family = FAMILY_NUMBERS[version]
         self._table = table
         self._sequence = 0
-        self.port_id: int = self._socket.getsockname()[0]
+        self.senders: set[int] = set()  # threads, by which the kernel names who changed something
 
     def close(self) -> None:
         self._socket.close()
 
     def change(self, changes: Iterable[ElementChange]) -> None:
         """All or nothing. Raises ElementsRefused."""
-        for error in self.transaction([body for change in changes for body in self._messages(change)]).values():
+        for error in self.transaction(self.encoded(changes)).values():
             raise error
+
+    def encoded(self, changes: Iterable[ElementChange]) -> list[tuple[int, bytes]]:
+        """For `transaction`."""
+        return [body for change in changes if change.elements for body in self._messages(change)]
 
     def _messages(self, change: ElementChange) -> Iterator[tuple[int, bytes]]:
         kind = NEW_ELEMENTS if change.what == "add" else DELETE_ELEMENTS
@@ -171,6 +176,7 @@ class NftSocket:
         """Kinds and bodies (behind the family's header). By a message's place why it was refused: then none was done."""
         if not messages:
             return {}
+        self.senders.add(threading.get_native_id())
         first = self._sequence + 1
         last = first + len(messages)
         parts = [message(_BATCH_BEGIN, NLM_F_REQUEST, first, _body(0, b"", 10))]
@@ -283,6 +289,11 @@ def _key(received: bytes, start: int, end: int) -> bytes:
 def element_key(element: bytes) -> bytes:
     """Of an encoded element, as `NftSocket.elements` says it."""
     return _key(element, 4, len(element))
+
+
+def encode_key(key: bytes) -> bytes:
+    """An element by what `NftSocket.elements` says of it, to be deleted."""
+    return nested(1, data(1, key[1:]) + (attribute(3, struct.pack("!I", _INTERVAL_END)) if key[0] else b""))
 
 
 def _counter(received: bytes, start: int, end: int) -> tuple[int, int] | None:
