@@ -194,8 +194,8 @@ class FelixDaemon:
         self._health.override(config.health_timeout_overrides)
         if self._graph is not None:
             self._graph.reconfigure(calculation_settings(config))
-        if self._source is not None:
-            self._source.flush_soon()
+            if self._source is not None:
+                self._source.flush_soon()  # what follows from the settings waits for no resource to change
         if self._parts is not None:
             self._parts.reconfigure(config)
         for port in self._ports:

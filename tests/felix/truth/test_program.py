@@ -56,6 +56,12 @@ class Program:
 
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
+    async def until_told(self, denied: int) -> None:
+        """The kernel gathers logged packets for 0.2 s. Raises TimeoutError."""
+        async with asyncio.timeout(WITHIN_S):
+            while (await self.ask("status"))["denied_packets"] < denied:
+                pass
+
     async def until_right(self, scenario: Scenario) -> list[str]:
         """What is wrong when everything ought to be right; empty if nothing is."""
         deadline = time.monotonic() + WITHIN_S
@@ -177,9 +183,7 @@ def test_a_running_felix_says_why_and_counts_what_it_met(tmp_path: Path, rendere
                     "policy", "explain", **{"from": probe.source_address, "to": f"default/{probe.destination}", "port": probe.port}
                 )  # fmt: skip
                 said[probe] = view["verdict"]
-            deadline = time.monotonic() + WITHIN_S
-            while (await felix.ask("status"))["denied_packets"] < 2 and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)  # the kernel gathers logged packets for 0.2 s
+            await felix.until_told(2)
             return said, await felix.ask("policy", "stats")
 
     said, stats = asyncio.run(run())
