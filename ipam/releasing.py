@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from integration.resources.fields import Address
-from integration.resources.keys import cidr_of
 from ipam.block import block_cidr, handle_of
-from ipam.blocks import Held, Memory
+from ipam.blocks import Held
 from ipam.errors import (
     BadHandle,
     BadSequence,
@@ -22,9 +20,9 @@ from ipam.errors import (
 )
 from ipam.handles import counts_of, handle_key
 from ipam.pools import pool_of, read_pools
-from ipam.ports import BlockStore, Changed, Clock, Missing, Stored
+from ipam.ports import Missing, Stored
 from ipam.retrying import until_unchallenged
-from ipam.scene import Tools, open_tools
+from ipam.scene import Access, Tools, open_tools
 from ipam.search import networks_in
 
 
@@ -52,11 +50,9 @@ class Released:
         return self.unallocated
 
 
-async def release_addresses(
-    store: BlockStore, clock: Clock, memory: Memory, releases: Iterable[Release]
-) -> Released:
+async def release_addresses(access: Access, releases: Iterable[Release]) -> Released:
     """Block by block: within a block all or none (Calico), and one block's trouble stops no other."""
-    tools = await open_tools(store, clock, memory)
+    tools, store = await open_tools(access), access.store
     wanted = list({release.address: release for release in releases}.values())
     by_block = await blocks_of(tools, wanted)
     outcome = Released()
@@ -122,7 +118,9 @@ def refuse_other(held: Held, ordinal: int, release: Release) -> None:
     """Raises BadSequence, BadHandle."""
     number = held.block.sequence_of(ordinal)
     if release.sequence_number not in (None, number):
-        raise BadSequence(f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})")
+        raise BadSequence(
+            f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})"
+        )
     attribute = held.block.attribute(ordinal) or {}
     if release.handle is not None and (handle := handle_of(attribute)) != release.handle:
         raise BadHandle(f"{release.address} is held by handle {handle}, not by {release.handle}")
@@ -161,14 +159,12 @@ async def release_if_lost(tools: Tools, held: Held) -> None:
         pass
 
 
-async def release_handles(
-    store: BlockStore, clock: Clock, memory: Memory, handles: Iterable[str]
-) -> dict[str, Exception]:
+async def release_handles(access: Access, handles: Iterable[str]) -> dict[str, Exception]:
     """All addresses of these handles; what went wrong, by handle: NotAssigned if there is no such handle.
 
     Each block is written once for all of them.
     """
-    tools = await open_tools(store, clock, memory)
+    tools, store = await open_tools(access), access.store
     names = list(dict.fromkeys(handles))
     failed: dict[str, Exception] = {}
     by_block: dict[str, list[Stored]] = {}
@@ -190,24 +186,22 @@ async def release_handles(
 
 async def release_handles_in_block(tools: Tools, cidr: str, stored: Sequence[Stored]) -> None:
     names = [one.key.name for one in stored]
+    seen = list(stored)
 
     async def attempt() -> None:
-        held = tools.blocks.remembered(cidr)
+        # Handles are read before the block: see `forget`.
+        handles = [seen.pop() for _ in list(seen)] or await present(tools, names)
         try:
-            held = held or await tools.blocks.get(cidr)
+            held = tools.blocks.remembered(cidr) or await tools.blocks.get(cidr)
         except Missing:
-            for one in await present(tools, names):
+            for one in handles:
                 await forget(tools, one, cidr)
             return
         ordinals = [ordinal for name in names for ordinal in held.block.ordinals_of(name)]
-        holding = Counter(handle_of(held.block.attribute(ordinal) or {}) for ordinal in ordinals)
-        idle = [name for name in names if not holding[name]]
-        # Read before the block is written: see `forget`.
-        hollow = await present(tools, idle)
-        if not ordinals and not any(cidr in counts_of(one.value) for one in hollow):
-            return
-        given_back = held.block.release(ordinals, tools.clock(), by_handle=True)
-        await store_released(tools, held, given_back)
+        holding = {handle_of(held.block.attribute(ordinal) or {}) for ordinal in ordinals}
+        hollow = [one for one in handles if one.key.name not in holding and cidr in counts_of(one.value)]
+        if ordinals or hollow:
+            await store_released(tools, held, held.block.release(ordinals, tools.clock(), by_handle=True))
         for one in hollow:
             await forget(tools, one, cidr)
 
@@ -215,28 +209,28 @@ async def release_handles_in_block(tools: Tools, cidr: str, stored: Sequence[Sto
 
 
 async def present(tools: Tools, names: Sequence[str]) -> list[Stored]:
-    results = await tools.store.together([tools.store.get(handle_key(name)) for name in names]) if names else []
+    results = await tools.store.together([tools.store.get(handle_key(name)) for name in names])
     return [result for result in results if isinstance(result, Stored)]
 
 
 async def forget(tools: Tools, handle: Stored, cidr: str) -> None:
     """A handle that counts addresses in a block which has none of them: whoever counted them up died, or is about to
-    write the block.
+    write the block. Raises Changed: look again.
 
-    The block has been written since the handle was read, so that such a writer fails now and counts down again; and if
-    the handle itself was written since, it is left alone.
+    The block has been written (or is gone) since the handle was read, so that such a writer fails now, and counts down
+    again; and if the handle itself was written since, nothing is done here.
     """
     if cidr not in counts_of(handle.value):
         return
     try:
         await tools.handles.forget(handle, cidr)
-    except (Changed, Missing):
+    except Missing:
         pass
 
 
-async def handle_addresses(store: BlockStore, clock: Clock, memory: Memory, handle: str) -> list[Address]:
+async def handle_addresses(access: Access, handle: str) -> list[Address]:
     """Raises NotAssigned if there is no such handle, BrokenBlock."""
-    tools = await open_tools(store, clock, memory)
+    tools, store = await open_tools(access), access.store
     try:
         stored = await store.get(handle_key(handle))
     except Missing:
@@ -249,6 +243,3 @@ async def handle_addresses(store: BlockStore, clock: Clock, memory: Memory, hand
             continue
         found += [held.block.address(ordinal) for ordinal in held.block.ordinals_of(handle)]
     return found
-
-
-__all__ = ["Release", "Released", "cidr_of", "handle_addresses", "release_addresses", "release_handles"]
