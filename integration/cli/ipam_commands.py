@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from integration.datastore.client import ResourceClient
 
 Result = TypeVar("Result")
-NO_OUTPUT = "says nothing in json or yaml"
+
+
+class Switch(StrEnum):
+    true = "true"
+    false = "false"
 
 
 class Persistence(StrEnum):
@@ -153,21 +157,9 @@ def release(
         say(with_allocator(datastore, config, lambda client: release_reported(client.datastore, paths, force=force)))
 
 
-def switch(text: str) -> bool:
-    if str(text).lower() not in ("true", "false"):
-        raise typer.BadParameter("true or false")
-    return str(text).lower() == "true"
-
-
 def configure(
     strict_affinity: Annotated[
-        bool | None,
-        typer.Option(
-            "--strictaffinity",
-            parser=switch,
-            metavar="true|false",
-            help="Nodes use their own blocks only.",
-        ),
+        Switch | None, typer.Option("--strictaffinity", help="Whether nodes use their own blocks only.")
     ] = None,
     max_blocks: Annotated[
         int | None,
@@ -187,7 +179,7 @@ def configure(
 ) -> None:
     """Change the settings of IPAM; what is not said stays."""
     changes = {
-        "strict_affinity": strict_affinity,
+        "strict_affinity": strict_affinity is Switch.true if strict_affinity else None,
         "max_blocks_per_host": max_blocks,
         "vm_address_persistence": str(persistence) if persistence else None,
         "cooldown_s": cooldown_s,
