@@ -67,6 +67,8 @@ class RuleProgrammer:
         self._interfaces = HostInterfaces(settings.interface_prefixes)
         self._groups = SharedChains(self._sections)  # of policies
         self._dirty_policies: set[PolicyId] = set()
+        self._grouped_by: dict[PolicyId, str] = {}  # the selectors by which endpoints' policies were grouped
+        self._regrouped: set[PolicyId] = set()  # that have another one now
         self._dirty_profiles: set[str] = set()
         self._dirty_workloads: set[WorkloadId] = set()
         self._stale: set[str] = set()  # parts that are built anew as a whole
@@ -109,19 +111,16 @@ class RuleProgrammer:
 
     def _take_policy(self, message: PolicyUpdate) -> None:
         policy = message.policy
-        before = self.policies.get(policy.id)
         self.policies[policy.id] = policy
         self._dirty_policies.add(policy.id)
-        if before is not None and before.selector != policy.selector:
-            # Who is under it may have to be grouped otherwise.
-            self._dirty_workloads |= {
-                one.id for one in self.workloads.values() if any(policy.id in t.ingress + t.egress for t in one.tiers)
-            }
-            self._stale.add("hosts")
+        if self._grouped_by.get(policy.id, policy.selector) != policy.selector:
+            self._regrouped.add(policy.id)
 
     def _take_policy_gone(self, message: PolicyRemove) -> None:
         self.policies.pop(message.id, None)
         self._dirty_policies.add(message.id)
+        if self._grouped_by.pop(message.id, None) is not None:
+            self._regrouped.add(message.id)
 
     def _take_profile(self, message: ProfileUpdate) -> None:
         self.profiles[message.profile.name] = message.profile
@@ -186,6 +185,8 @@ class RuleProgrammer:
 
     def complete(self) -> None:
         """Hand over everything that has changed."""
+        if self._regrouped:
+            self._regroup()
         if "static" in self._stale:
             self._build_static()
         if "hosts" in self._stale:
@@ -303,7 +304,18 @@ class RuleProgrammer:
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
-        return policy.selector if policy is not None else ""
+        selector = self._grouped_by[id] = policy.selector if policy is not None else ""
+        return selector
+
+    def _regroup(self) -> None:
+        """Endpoints under these policies: neighbours of one selector share a chain."""
+        self._dirty_workloads |= {
+            one.id
+            for one in self.workloads.values()
+            if any(not self._regrouped.isdisjoint(some) for tier in one.tiers for some in (tier.ingress, tier.egress))
+        }
+        self._stale.add("hosts")
+        self._regrouped.clear()
 
     def _build_dispatch(self) -> None:
         chains, maps = workload_dispatch(self._claims.owners, self.dialect)
