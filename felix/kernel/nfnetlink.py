@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from typing import Literal
 from felix.desired import IPSetType, IPVersion
 from felix.kernel.netlink import (
     NLM_F_ACK,
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_REQUEST,
@@ -33,8 +35,14 @@ from felix.kernel.netlink import (
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
-NEW_TABLE, NEW_CHAIN, GET_CHAIN, NEW_RULE, GET_RULE = 0, 3, 4, 6, 7
-NEW_SET, GET_SET, NEW_ELEMENTS, GET_ELEMENTS, DELETE_ELEMENTS, NEW_GENERATION = 9, 10, 12, 13, 14, 15
+NEW_TABLE, NEW_CHAIN, GET_CHAIN, DELETE_CHAIN, NEW_RULE, GET_RULE, DELETE_RULE = 0, 3, 4, 5, 6, 7, 8
+NEW_SET, GET_SET, DELETE_SET, NEW_ELEMENTS, GET_ELEMENTS, DELETE_ELEMENTS, NEW_GENERATION = 9, 10, 11, 12, 13, 14, 15
+_FLAGS = {
+    NEW_CHAIN: NLM_F_CREATE,
+    NEW_RULE: NLM_F_CREATE | NLM_F_APPEND,
+    NEW_SET: NLM_F_CREATE,
+    NEW_ELEMENTS: NLM_F_CREATE,
+}
 _GROUP = 7  # NFNLGRP_NFTABLES
 _NESTED = 0x8000
 _SOL_NETLINK, _ADD_MEMBERSHIP, _EXT_ACK, _CAP_ACK = 270, 1, 11, 10
@@ -48,7 +56,7 @@ MAX_BATCH_OCTETS = 1 << 20
 
 
 class ElementsRefused(OSError):
-    """Nothing of the batch was done; the kernel's words."""
+    """Nothing of the transaction was done; the kernel's words."""
 
 
 def nested(kind: int, value: bytes) -> bytes:
@@ -144,50 +152,55 @@ class NftSocket:
         self._family = FAMILY_NUMBERS[version]
         self._table = table
         self._sequence = 0
-        self.port_id: int = self._socket.getsockname()[0]
+        self.senders: set[int] = set()  # threads, by which the kernel names who changed something
 
     def close(self) -> None:
         self._socket.close()
 
     def change(self, changes: Iterable[ElementChange]) -> None:
         """All or nothing. Raises ElementsRefused."""
-        messages = [body for change in changes for body in self._messages(change)]
+        for error in self.transaction(self.encoded(changes)).values():
+            raise error
+
+    def encoded(self, changes: Iterable[ElementChange]) -> list[tuple[int, bytes]]:
+        """For `transaction`."""
+        return [body for change in changes if change.elements for body in self._messages(change)]
+
+    def _messages(self, change: ElementChange) -> Iterator[tuple[int, bytes]]:
+        kind = NEW_ELEMENTS if change.what == "add" else DELETE_ELEMENTS
+        head = text(1, self._table) + text(2, change.name)
+        for at in range(0, len(change.elements), MAX_ELEMENTS):
+            yield kind, head + nested(3, b"".join(change.elements[at : at + MAX_ELEMENTS]))
+
+    def transaction(self, messages: Sequence[tuple[int, bytes]]) -> dict[int, ElementsRefused]:
+        """Kinds and bodies (behind the family's header). By a message's place why it was refused: then none was done."""
         if not messages:
-            return
+            return {}
+        self.senders.add(threading.get_native_id())
         first = self._sequence + 1
         last = first + len(messages)
         parts = [message(_BATCH_BEGIN, NLM_F_REQUEST, first, _body(0, b"", 10))]
-        for sequence, (kind, flags, body) in enumerate(messages, start=first + 1):
+        for sequence, (kind, body) in enumerate(messages, start=first + 1):
             # A refused message says so unasked; the last is asked, so that there is an end.
-            asked = NLM_F_ACK if sequence == last else 0
-            parts.append(message(_SUBSYSTEM | kind, NLM_F_REQUEST | flags | asked, sequence, body))
+            flags = NLM_F_REQUEST | _FLAGS.get(kind, 0) | (NLM_F_ACK if sequence == last else 0)
+            parts.append(message(_SUBSYSTEM | kind, flags, sequence, _body(self._family, body)))
         parts.append(message(_BATCH_END, NLM_F_REQUEST, last + 1, _body(0, b"", 10)))
         self._sequence = last + 1
         self._socket.send(b"".join(parts))
-        self._await(first, last)
+        return self._await(first, last)
 
-    def _messages(self, change: ElementChange) -> Iterator[tuple[int, int, bytes]]:
-        kind, flags = (NEW_ELEMENTS, NLM_F_CREATE) if change.what == "add" else (DELETE_ELEMENTS, 0)
-        head = text(1, self._table) + text(2, change.name)
-        for at in range(0, len(change.elements), MAX_ELEMENTS):
-            elements = nested(3, b"".join(change.elements[at : at + MAX_ELEMENTS]))
-            yield kind, flags, _body(self._family, head + elements)
-
-    def _await(self, first: int, last: int) -> None:
-        """The first refusal is the reason for all."""
-        refused: OSError | None = None
+    def _await(self, first: int, last: int) -> dict[int, ElementsRefused]:
+        refused: dict[int, ElementsRefused] = {}
         while True:
             received = self._socket.recv(1 << 20)
             for kind, flags, sequence, _, start, end in frames(received):
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 error = decode_error(received, flags, start, end)
-                if error is not None and refused is None:
-                    refused = ElementsRefused(error.code, error.text)
+                if error is not None:
+                    refused.setdefault(max(0, sequence - first - 1), ElementsRefused(error.code, error.text))
                 if sequence == last or (sequence == first and error is not None):
-                    if refused is not None:
-                        raise refused
-                    return
+                    return refused
 
     def dump(self, kind: int, attributes_: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
         """Bodies (behind the family's header) of all answers. Raises OSError."""
@@ -276,6 +289,11 @@ def _key(received: bytes, start: int, end: int) -> bytes:
 def element_key(element: bytes) -> bytes:
     """Of an encoded element, as `NftSocket.elements` says it."""
     return _key(element, 4, len(element))
+
+
+def encode_key(key: bytes) -> bytes:
+    """An element by what `NftSocket.elements` says of it, to be deleted."""
+    return nested(1, data(1, key[1:]) + (attribute(3, struct.pack("!I", _INTERVAL_END)) if key[0] else b""))
 
 
 def _counter(received: bytes, start: int, end: int) -> tuple[int, int] | None:

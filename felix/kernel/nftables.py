@@ -1,51 +1,52 @@
 """The nftables PacketFilter: one table `calico` of one IP version, kept as wanted.
 
-Chains go in nft's text, a transaction each time: libnftables in this process for small changes, the program `nft` for
-large ones (its memory is its own). Members of sets and of verdict maps go by our own netlink messages. In order: new
-sets, members that come, chains, map entries, and last what is gone: in between, no packet meets less than it should.
+By our own netlink messages (nft_rules.py); what only nft's text can say, translations for the most part, goes through
+libnftables. In order: new sets, members that come, chains, map entries, and last what is gone: in between, no packet
+meets less than it should. A former process's table is taken over in the same way, chain by chain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from felix.desired import IPSetType, IPVersion
-from felix.filter_rules import Chain, Hook, HookRules, Table
+from felix.filter_rules import Chain, Drop, Hook, HookRules, Rule, Table
 from felix.kernel.libnftables import LibNftables, NftMissing, NftRefused
 from felix.kernel.nfnetlink import (
     ElementChange,
     ElementsRefused,
     NftSocket,
     element_key,
+    encode_key,
     encode_member,
     interface_element,
     verdict_element,
 )
+from felix.kernel.nft_rules import RuleEncoder, Unencodable
 from felix.ports import Failure, RuleCount
 from felix.rules.nft_text import BASE_CHAINS, TABLE_NAME, NftText, chain_name, map_name, set_name
 from felix.sync.set_members import Effect, SetMembers
 
-LARGE_OCTETS = 1 << 17  # then the program nft does it, while our event loop turns
-RUN_TIMEOUT_S = 60.0
-ASK_EACH = 200  # more changed chains than that: ask for all rules at once
-_LINE = re.compile(r"(?:/dev/stdin|internal|<cmdline>|-):(\d+):")
-CLOSED = 'counter drop comment "catbird: this chain was refused"'
+RULES_AT_ONCE = 1000  # in a transaction: its cost grows with the square of the nameless sets in it
+LARGE = 200  # messages; from there on in a thread, while our event loop turns
+ASK_EACH = 200  # more changed chains than that are asked about in a thread
+CLOSED = Chain("closed", (Rule((), Drop(), ("catbird: this chain was refused",)),))
 
 
 @dataclass(slots=True)
 class WantedChain:
-    """By its name in the kernel. `what` is for people."""
+    """By its name in the kernel. `what` is for people, `declaration` a base chain's."""
 
     name: str
     what: str
-    rules: list[str]
-    declaration: str = ""  # of a base chain
-    reason: str = ""  # why it could not be put into text
+    table: Table
+    chain: Chain
+    declaration: str = ""
+    reason: str = ""  # why it could not be put into words
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class WantedSet:
     members: SetMembers
     pending: list[Effect] = field(default_factory=list)
     is_there: bool = False
+    strays: list[bytes] = field(default_factory=list)  # elements in the kernel that nobody wants
 
 
 class NftablesFilter:
@@ -68,6 +70,7 @@ class NftablesFilter:
         self._text = NftText(version)
         self._nft = LibNftables()
         self._socket = NftSocket(version, table)
+        self._encoder = RuleEncoder(version, table)
         self._chains: dict[str, WantedChain] = {}
         self._sets: dict[str, WantedSet] = {}
         self._maps: dict[str, dict[str, str]] = {}  # kernel name → interface → kernel chain
@@ -80,6 +83,7 @@ class NftablesFilter:
         self._failed: dict[str, str] = {}
         self._is_loaded = False
         self._own_pids: set[int] = set()
+        self._stray_keys: dict[str, set[bytes]] = {}
         for table_, hook in BASE_CHAINS:
             self.set_hook(table_, hook, HookRules())
 
@@ -113,13 +117,7 @@ class NftablesFilter:
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
         for chain in chains:
             name = chain_name(table, chain.name)
-            self._want(self._in_text(table, chain, name, f"chain {table} {chain.name}"))
-
-    def _in_text(self, table: Table, chain: Chain, name: str, what: str, declaration: str = "") -> WantedChain:
-        try:
-            return WantedChain(name, what, self._text.chain_rules(table, chain), declaration)
-        except ValueError as error:
-            return WantedChain(name, what, [CLOSED], declaration, str(error))
+            self._want(WantedChain(name, f"chain {table} {chain.name}", table, chain))
 
     def _want(self, chain: WantedChain) -> None:
         self._chains[chain.name] = chain
@@ -136,7 +134,7 @@ class NftablesFilter:
     def set_hook(self, table: Table, hook: Hook, rules: HookRules) -> None:
         name = chain_name(table, hook)
         chain = Chain(hook, (*rules.inserted, *rules.appended))
-        self._want(self._in_text(table, chain, name, f"hook {table} {hook}", self._text.base_chain(table, hook)))
+        self._want(WantedChain(name, f"hook {table} {hook}", table, chain, self._text.base_chain(table, hook)))
 
     def set_map(self, table: Table, name: str, targets: Mapping[str, str]) -> None:
         self._maps[map_name(table, name)] = {one: chain_name(table, target) for one, target in targets.items()}
@@ -144,100 +142,144 @@ class NftablesFilter:
     # --- making it so ------------------------------------------------------------------------------------------------
 
     async def apply(self) -> list[Failure]:
-        # A set of the same name and another type is in the way until no rule names it: all anew, in one transaction.
         changed_type = self._gone_sets.keys() & {one.name for one in self._sets.values()}
-        if self._is_loaded and not changed_type:
+        if changed_type:
+            # Sets of the same name and another type are in the way until no rule names them.
+            self._run(f"add table {self._text.table}\ndelete table {self._text.table}")
+            self._is_loaded = False
+        if not self._is_loaded:
+            await self._adopt()
+        try:
+            await self._change()
+        except (ElementsRefused, NftRefused):
+            # The kernel is not as we believed: once more from what it says, and if that does not do, all anew.
+            await self._adopt()
             try:
                 await self._change()
             except (ElementsRefused, NftRefused):
-                await self._load()  # the kernel is not as we believed
-        else:
-            await self._load()
-        bad = [
-            Failure(f"member of set {one.id}", f"{m!r} is no member")
-            for one in self._sets.values()
-            for m in one.members.bad
-        ]
-        return [Failure(self._what(name), reason) for name, reason in sorted(self._failed.items())] + bad
+                self._run(f"add table {self._text.table}\ndelete table {self._text.table}")
+                await self._adopt()
+                await self._change()
+        failures = [Failure(self._what(name), reason) for name, reason in sorted(self._failed.items())]
+        for one in self._sets.values():
+            if one.members.bad:
+                failures += [
+                    Failure(f"member of set {one.id}", f"{bad!r} is no member") for bad in sorted(one.members.bad)
+                ]
+        return failures
 
     def _what(self, name: str) -> str:
         chain = self._chains.get(name)
         return chain.what if chain is not None else name
 
-    async def _load(self) -> None:
-        """Whatever stands there is replaced in one transaction: a packet meets the former rules or the new ones."""
-        self._failed.clear()
-        closed: set[str] = set()
-        while True:
-            lines, places = self._whole(closed)
-            try:
-                await self._run_program("\n".join(lines) + "\n")
-                break
-            except NftRefused as error:
-                found = _LINE.search(str(error))
-                name = places.get(int(found[1]) - 1, "") if found else ""
-                if not name or name in closed:
-                    raise
-                closed.add(name)
-                self._failed[name] = _short(error)
+    async def _adopt(self) -> None:
+        """Take what stands in the table for what has been programmed; all of ours is compared, or written again."""
+        hooks = [chain.declaration for chain in self._chains.values() if chain.declaration]
+        self._run("\n".join([f"add table {self._text.table}", *hooks]))
+        chains, sets = await asyncio.to_thread(lambda: (self._socket.chains(), self._socket.sets()))
+        self._known_chains = chains
+        self._dirty = set(self._chains)
+        self._gone_chains = chains - self._chains.keys()
+        wanted_sets = {one.name: one for one in self._sets.values()}
+        self._gone_sets = {
+            name: WantedSet(name, name, SetMembers("net", self.version), is_there=True)
+            for name in sets - wanted_sets.keys() - self._maps.keys()
+            if not name.startswith(MAP_NAMES)
+        }
+        self._known_maps = {name: {} for name in self._maps if name in sets}
+        self._stray_keys = {name: self._socket.elements(name) for name in self._known_maps}
+        for name, one in wanted_sets.items():
+            one.pending, one.strays, one.is_there = [], [], name in sets
+            if one.is_there:
+                self._compare(one)
         self._is_loaded = True
-        self._known_chains = set(self._chains)
-        self._known_maps = {name: dict(targets) for name, targets in self._maps.items()}
-        for wanted in self._sets.values():
-            wanted.is_there = True
-            wanted.pending.clear()
-        self._failed |= {chain.name: chain.reason for chain in self._chains.values() if chain.reason}
-        self._dirty = set(closed)
-        self._gone_chains.clear()
-        self._gone_sets.clear()
-        self._handles = await asyncio.to_thread(self._socket.rule_handles)
 
-    def _whole(self, closed: set[str]) -> tuple[list[str], dict[int, str]]:
-        """Statements that make the table anew, and which chain each line of rules belongs to."""
-        text = self._text
-        lines = [f"add table {text.table}", f"delete table {text.table}", f"add table {text.table}"]
-        for wanted in self._sets.values():
-            lines.append(text.add_set(wanted.name, wanted.members.type))
-            members = sorted(wanted.members.effective)
-            for at in range(0, len(members), 1000):
-                some = members[at : at + 1000]
-                if wanted.members.type != "net":
-                    some = [concatenation(one) for one in some]
-                lines.append(text.add_elements(wanted.name, some))
-        lines += [text.add_map(name) for name in self._maps]
-        lines += [chain.declaration or text.add_chain(chain.name) for chain in self._chains.values()]
-        places: dict[int, str] = {}
-        for chain in self._chains.values():
-            for rule in text.add_rules(chain.name, [CLOSED] if chain.name in closed else chain.rules):
-                places[len(lines)] = chain.name
-                lines.append(rule)
-        for name, targets in self._maps.items():
-            if targets:
-                lines.append(text.add_elements(name, (f'"{one}" : goto {to}' for one, to in targets.items())))
-        return lines, places
+    def _compare(self, one: WantedSet) -> None:
+        """A set that stands there: what it lacks, and what it has too much."""
+        there = self._socket.elements(one.name)
+        wanted: dict[bytes, str] = {}
+        keys: set[bytes] = set()
+        for member in one.members.effective:
+            elements = encode_member(one.members.type, member)
+            wanted[element_key(elements[0])] = member
+            keys |= {element_key(element) for element in elements}
+        missing = {member for key, member in wanted.items() if key not in there}
+        one.pending = [Effect(added=missing)] if missing else []
+        # nft's own first end of all intervals harms nobody.
+        one.strays = [encode_key(key) for key in there - keys if key[1:].strip(b"\0") or not key[0]]
 
     async def _change(self) -> None:
         self._failed = {
             name: why for name, why in self._failed.items() if name in self._chains and name not in self._dirty
         }
-        self._make_sets()
-        self._change_elements(first=True)
-        changed = await self._change_chains()
-        self._change_maps()
-        self._change_elements(first=False)
-        await self._remove_gone()
-        await self._learn(changed)
+        if not await self._change_at_once():
+            await self._make_sets()
+            self._change_elements(first=True)
+            changed = await self._change_chains()
+            self._change_maps()
+            self._change_elements(first=False)
+            await self._remove_gone()
+            await self._learn(changed)
 
-    def _make_sets(self) -> None:
-        lines = [self._text.add_set(one.name, one.members.type) for one in self._sets.values() if not one.is_there]
-        lines += [self._text.add_map(name) for name in self._maps if name not in self._known_maps]
-        if not lines:
-            return
-        self._run("\n".join(lines))
-        for wanted in self._sets.values():
-            if not wanted.is_there:
-                wanted.is_there = True
-                wanted.pending = [Effect(added=set(wanted.members.effective))]
+    async def _change_at_once(self) -> bool:
+        """A small change in one transaction: the kernel looks through all chains at the end of each.
+
+        False: too large, only in text, or refused; then nothing was done, and step by step it is found out what is wrong.
+        """
+        dirty = [self._chains[name] for name in self._dirty if name in self._chains]
+        if sum(len(one.chain.rules) for one in dirty) > RULES_AT_ONCE or any(one.name in self._failed for one in dirty):
+            return False
+        if any(name not in self._known_maps for name in self._maps):
+            return False
+        encoder = self._encoder
+        new_sets = [one for one in self._sets.values() if not one.is_there]
+        for one in new_sets:
+            one.pending = [Effect(added=set(one.members.effective))]
+        messages = [encoder.new_set(one.name, one.members.type) for one in new_sets]
+        grown = [(one, merged(one.pending)) for one in self._sets.values() if one.pending]
+        messages += self._socket.encoded(
+            self._elements("add", one, effect.added) for one, effect in grown if not effect.must_be_one
+        )
+        for one, effect in grown:
+            if effect.must_be_one:
+                both = [self._elements("delete", one, effect.removed), self._elements("add", one, effect.added)]
+                messages += self._socket.encoded(both)
+        messages += [encoder.new_chain(one.name) for one in dirty if one.name not in self._known_chains]
+        try:
+            for chain in dirty:
+                messages += [encoder.flush_chain(chain.name), *encoder.rules(chain.table, chain.chain)]
+        except Unencodable:
+            return False
+        messages += self._socket.encoded(self._map_changes())
+        messages += self._socket.encoded(
+            self._elements("delete", one, effect.removed) for one, effect in grown if not effect.must_be_one
+        )
+        strays = [ElementChange("delete", one.name, one.strays) for one in self._sets.values() if one.strays]
+        messages += self._socket.encoded(strays)
+        gone = sorted(self._gone_chains & self._known_chains)
+        messages += [encoder.flush_chain(name) for name in gone] + [encoder.delete_chain(name) for name in gone]
+        messages += [encoder.delete_set(one.name) for one in self._gone_sets.values() if one.is_there]
+        if len(messages) > 2 * RULES_AT_ONCE or await self._try(messages):
+            return False
+        for one in new_sets:
+            one.is_there = True
+        for one in self._sets.values():
+            one.pending, one.strays = [], []
+        self._known_chains |= {one.name for one in dirty}
+        self._maps_are_written()
+        self._chains_are_gone(gone)
+        self._dirty.clear()
+        await self._learn([one.name for one in dirty])
+        return True
+
+    async def _make_sets(self) -> None:
+        new = [one for one in self._sets.values() if not one.is_there]
+        await self._send([self._encoder.new_set(one.name, one.members.type) for one in new])
+        for one in new:
+            one.is_there = True
+            one.pending = [Effect(added=set(one.members.effective))]
+        if maps := [self._text.add_map(name) for name in self._maps if name not in self._known_maps]:
+            self._run("\n".join(maps))
         for name in self._maps:
             self._known_maps.setdefault(name, {})
 
@@ -246,6 +288,9 @@ class NftablesFilter:
         changes: list[ElementChange] = []
         touched = []
         for wanted in self._sets.values():
+            if wanted.strays and not first:
+                changes.append(ElementChange("delete", wanted.name, wanted.strays))
+                wanted.strays = []
             if not wanted.pending:
                 continue
             effect = merged(wanted.pending)
@@ -272,67 +317,109 @@ class NftablesFilter:
         return ElementChange(what, wanted.name, encoded)  # type: ignore[arg-type]
 
     async def _change_chains(self) -> list[str]:
-        dirty = [self._chains[name] for name in self._dirty if name in self._chains]
-        if not dirty:
-            return []
-        new = [chain for chain in dirty if chain.name not in self._known_chains]
-        text = self._text
-        if new:
-            self._run("\n".join(chain.declaration or text.add_chain(chain.name) for chain in new))
-            self._known_chains |= {chain.name for chain in new}
-        are_new = {chain.name for chain in new}
-        changed = [name async for name in self._try(dirty, are_new)]
-        self._dirty -= set(changed)
-        self._failed |= {chain.name: chain.reason for chain in dirty if chain.reason}
-        return changed
+        """Those that were written. Base chains last: what they lead to must be there when packets come."""
+        dirty = sorted(
+            (self._chains[name] for name in self._dirty if name in self._chains), key=lambda one: bool(one.declaration)
+        )
+        new = [chain.name for chain in dirty if chain.name not in self._known_chains]
+        await self._send([self._encoder.new_chain(name) for name in new])
+        self._known_chains |= set(new)
+        written: list[str] = []
+        for some in self._in_portions(dirty):
+            written += await self._write_together(some, set(new))
+        self._dirty -= set(written)
+        return written
 
-    async def _try(self, chains: Sequence[WantedChain], are_new: set[str]) -> AsyncIterator[str]:
-        """All in one transaction; if that is refused, each half by itself, so that one chain's fault stays its own."""
-        text = self._text
-        lines = [
-            line
-            for chain in chains
-            for line in (text.flush_chain(chain.name), *text.add_rules(chain.name, chain.rules))
-        ]
-        try:
-            await self._run_somewhere("\n".join(lines))
-        except NftRefused as error:
-            if len(chains) > 1:
-                middle = len(chains) // 2
-                for half in (chains[:middle], chains[middle:]):
-                    async for name in self._try(half, are_new):
-                        yield name
-                return
-            chain = chains[0]
-            self._failed[chain.name] = _short(error)
-            if chain.name in are_new:
-                # It decides about packets that nobody else looks at: nothing may pass.
-                await self._run_somewhere("\n".join(text.add_rules(chain.name, [CLOSED])))
-            return
+    def _in_portions(self, chains: Sequence[WantedChain]) -> Iterator[list[WantedChain]]:
+        portion: list[WantedChain] = []
+        count = 0
         for chain in chains:
-            yield chain.name
+            portion.append(chain)
+            count += len(chain.chain.rules)
+            if count >= RULES_AT_ONCE:
+                yield portion
+                portion, count = [], 0
+        if portion:
+            yield portion
+
+    async def _write_together(self, chains: Sequence[WantedChain], are_new: set[str]) -> list[str]:
+        """In one transaction; what the kernel refuses of it is left out, and closed if it is new."""
+        messages: list[tuple[int, bytes]] = []
+        owners: list[WantedChain] = []
+        in_text: list[WantedChain] = []
+        for chain in chains:
+            try:
+                rules = self._encoder.rules(chain.table, chain.chain)
+            except Unencodable:
+                in_text.append(chain)
+                continue
+            encoded = [self._encoder.flush_chain(chain.name), *rules]
+            messages += encoded
+            owners += [chain] * len(encoded)
+        refused = await self._try(messages)
+        if refused:
+            bad = {owners[place].name: str(error) for place, error in refused.items()}
+            for chain in chains:
+                if chain.name in bad:
+                    self._close(chain, bad[chain.name], are_new)
+            return await self._write_together([one for one in chains if one.name not in bad], are_new)
+        return [one.name for one in chains if one not in in_text or self._write_text(one, are_new)]
+
+    def _write_text(self, chain: WantedChain, are_new: set[str]) -> bool:
+        text = self._text
+        try:
+            rules = text.add_rules(chain.name, text.chain_rules(chain.table, chain.chain))
+            self._run("\n".join([text.flush_chain(chain.name), *rules]))
+        except (ValueError, NftRefused) as error:
+            self._close(chain, _short(error), are_new)
+            return False
+        return True
+
+    def _close(self, chain: WantedChain, reason: str, are_new: set[str]) -> None:
+        """One that stood there stays as it was. A new one decides about packets that nobody else looks at: none may pass."""
+        self._failed[chain.name] = reason
+        if chain.name in are_new:
+            closed = Chain(chain.chain.name, CLOSED.rules)
+            self._socket.transaction([self._encoder.flush_chain(chain.name), *self._encoder.rules(chain.table, closed)])
+
+    async def _try(self, messages: Sequence[tuple[int, bytes]]) -> Mapping[int, Exception]:
+        if len(messages) < LARGE:
+            return self._socket.transaction(messages)
+        return await asyncio.to_thread(self._socket.transaction, messages)
+
+    async def _send(self, messages: Sequence[tuple[int, bytes]]) -> None:
+        """In portions. Raises ElementsRefused."""
+        for at in range(0, len(messages), RULES_AT_ONCE):
+            for error in (await self._try(messages[at : at + RULES_AT_ONCE])).values():
+                raise error
 
     def _change_maps(self) -> None:
-        changes = []
+        self._socket.change(self._map_changes())
+        self._maps_are_written()
+
+    def _map_changes(self) -> Iterator[ElementChange]:
         for name, targets in self._maps.items():
             known = self._known_maps.get(name, {})
             gone = [one for one, target in known.items() if targets.get(one) != target]
             come = [(one, target) for one, target in targets.items() if known.get(one) != target]
-            if gone:
-                changes.append(ElementChange("delete", name, [interface_element(one) for one in gone]))
+            strays = [encode_key(key) for key in self._stray_keys.get(name, ())]
+            if gone or strays:
+                yield ElementChange("delete", name, [*strays, *(interface_element(one) for one in gone)])
             if come:
-                changes.append(ElementChange("add", name, [verdict_element(*one) for one in come]))
-        self._socket.change(changes)
+                yield ElementChange("add", name, [verdict_element(*one) for one in come])
+
+    def _maps_are_written(self) -> None:
+        self._stray_keys.clear()
         self._known_maps |= {name: dict(targets) for name, targets in self._maps.items()}
 
     async def _remove_gone(self) -> None:
         chains = sorted(self._gone_chains & self._known_chains)
-        sets = [one for one in self._gone_sets.values() if one.is_there]
-        lines = [self._text.flush_chain(name) for name in chains]
-        lines += [self._text.delete_chain(name) for name in chains]
-        lines += [self._text.delete_set(one.name) for one in sets]
-        if lines:
-            await self._run_somewhere("\n".join(lines))
+        await self._send([self._encoder.flush_chain(name) for name in chains])
+        await self._send([self._encoder.delete_chain(name) for name in chains])
+        await self._send([self._encoder.delete_set(one.name) for one in self._gone_sets.values() if one.is_there])
+        self._chains_are_gone(chains)
+
+    def _chains_are_gone(self, chains: Sequence[str]) -> None:
         self._known_chains -= set(chains)
         for name in chains:
             self._handles.pop(name, None)
@@ -342,46 +429,24 @@ class NftablesFilter:
     async def _learn(self, changed: Sequence[str]) -> None:
         """Remember our rules' handles, by which a change of others is seen."""
         if len(changed) > ASK_EACH:
-            self._handles = await asyncio.to_thread(self._socket.rule_handles)
-            return
-        for name in changed:
-            self._handles[name] = self._socket.rule_handles(name).get(name, [])
+            self._handles |= await asyncio.to_thread(self._handles_of, changed)
+        else:
+            self._handles |= self._handles_of(changed)
+
+    def _handles_of(self, chains: Iterable[str]) -> dict[str, list[int]]:
+        """Chain by chain: of a whole table's rules each portion of the answer costs a walk over all before it."""
+        return {name: self._socket.rule_handles(name).get(name, []) for name in chains}
 
     # --- running -----------------------------------------------------------------------------------------------------
 
     def _run(self, statements: str) -> None:
+        """In nft's text. Raises NftRefused."""
         self._own_pids.add(threading.get_native_id())
         self._nft.run(statements)
 
-    async def _run_somewhere(self, statements: str) -> None:
-        if len(statements) < LARGE_OCTETS:
-            self._run(statements)
-        else:
-            await self._run_program(statements)
-
-    async def _run_program(self, statements: str) -> None:
-        """Raises NftRefused, NftMissing."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "nft", "-f", "-", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-        except FileNotFoundError:
-            raise NftMissing("there is no nft: apt-get install nftables") from None
-        self._own_pids.add(process.pid)
-        try:
-            async with asyncio.timeout(RUN_TIMEOUT_S):
-                _, complaint = await process.communicate(statements.encode())
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise NftRefused(f"nft was not done within {RUN_TIMEOUT_S:.0f} s") from None
-        if process.returncode != 0:
-            raise NftRefused(complaint.decode(errors="replace").strip() or f"nft ended with {process.returncode}")
-
     def is_own(self, pid: int) -> bool:
         """Whether a change was made by us: the kernel names the thread or the process."""
-        return pid in self._own_pids or pid == os.getpid()
+        return pid in self._own_pids or pid in self._socket.senders or pid == os.getpid()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -392,7 +457,7 @@ class NftablesFilter:
         if not set(BASE_CHAINS_NAMES) <= chains:
             self._is_loaded = False
             return [f"table {self._text.table} was removed or flushed"]
-        handles = await asyncio.to_thread(self._socket.rule_handles)
+        handles = await asyncio.to_thread(self._handles_of, self._known_chains & chains)
         found = []
         for name in self._known_chains - chains:
             found.append(f"{self._what(name)} was removed")
@@ -446,6 +511,7 @@ class NftablesFilter:
         self._is_loaded = False
 
 
+MAP_NAMES = tuple(f"{table}-" for table in ("raw", "mangle", "nat", "filter"))
 BASE_CHAINS_NAMES = frozenset(chain_name(table, hook) for table, hook in BASE_CHAINS)
 
 
@@ -459,12 +525,6 @@ def merged(effects: Sequence[Effect]) -> Effect:
         removed = (removed - back) | (effect.removed - gone)
     must_be_one = any(effect.must_be_one for effect in effects)
     return Effect(added, removed, must_be_one)
-
-
-def concatenation(member: str) -> str:
-    """`10.0.0.1,tcp:80` as nft writes it."""
-    address, _, rest = member.partition(",")
-    return f"{address} . {rest.replace(':', ' . ')}"
 
 
 def _short(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from felix.desired import ANYTHING, Entity, IPVersion, PolicyRule, PortRange
 from felix.filter_rules import (
@@ -29,6 +30,9 @@ from felix.rules.marks import Marks, clear, is_clear, is_set, put
 
 MAX_SLOTS = 15  # of iptables' multiport; a range takes two
 EVERYTHING = ("0.0.0.0/0", "::/0")
+ICMP_OF: dict[IPVersion, int] = {4: 1, 6: 58}
+SMALL = 4  # alternatives up to so many become rules of their own: a set without a name costs the kernel more
+MAX_WAYS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,9 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
     """None: no packet of this IP version can be meant."""
     if rule.ip_version not in (None, version):
         return None
+    asks_for_type = rule.icmp is not None or rule.not_icmp is not None
+    if asks_for_type and rule.protocol not in (None, ICMP_OF[version]):
+        return None  # the type's protocol is the IP version's: one rule cannot ask for both of two
     source, destination = rule.source, rule.destination
     nets = []
     for given, negated in (
@@ -62,7 +69,8 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
             return None
         nets.append(ours)
     parts = Parts()
-    protocol = [] if rule.protocol is None else [Protocol(rule.protocol)]
+    number = ICMP_OF[version] if asks_for_type else rule.protocol
+    protocol = [] if number is None else [Protocol(number)]
     parts.always += protocol
     if source is not ANYTHING:
         _add_positive(parts, "source", source, nets[0], protocol, has_alternatives)
@@ -97,13 +105,13 @@ def _add_positive(
 ) -> None:
     if len(nets) == 1 and (has_alternatives or not entity.not_nets):
         parts.always.append(Net(side, nets[0]))
-    elif has_alternatives and nets:
+    elif has_alternatives and len(nets) > SMALL:
         parts.always.append(NetAnyOf(side, tuple(nets)))
     elif nets:
         parts.choices.append([(Net(side, one),) for one in nets])
     parts.always += [InSet(side, one) for one in entity.ip_sets]
     parts.always += [InPortSet(side, one) for one in entity.services]
-    groups = [entity.ports] if has_alternatives and entity.ports else list(port_groups(entity.ports))
+    groups = _groups(entity.ports, has_alternatives)
     ways: list[tuple[Criterion, ...]] = [(*protocol, Ports(side, group)) for group in groups]
     ways += [(InPortSet(side, one),) for one in entity.named_ports]
     if len(ways) == 1:
@@ -116,19 +124,28 @@ def _add_negative(
     parts: Parts, side: Side, entity: Entity, nets: Sequence[str], protocol: list[Protocol], has_alternatives: bool
 ) -> None:
     if has_alternatives:
-        if nets:
+        if len(nets) > SMALL:
             parts.always.append(NetAnyOf(side, tuple(nets), negated=True))
+        else:
+            parts.always += [Net(side, one, negated=True) for one in nets]
     elif len(nets) == 1 and not entity.nets:
         parts.always.append(Net(side, nets[0], negated=True))
     else:
         parts.none_of += [(Net(side, one),) for one in nets]
     parts.always += [InSet(side, one, negated=True) for one in entity.not_ip_sets]
-    groups = [entity.not_ports] if has_alternatives and entity.not_ports else list(port_groups(entity.not_ports))
-    if len(groups) == 1:
-        parts.always.append(Ports(side, groups[0], negated=True))
+    groups = _groups(entity.not_ports, has_alternatives)
+    if len(groups) == 1 or has_alternatives:
+        parts.always += [Ports(side, group, negated=True) for group in groups]
     else:
         parts.none_of += [(*protocol, Ports(side, group)) for group in groups]
     parts.always += [InPortSet(side, one, negated=True) for one in entity.not_named_ports]
+
+
+def _groups(ports: tuple[PortRange, ...], has_alternatives: bool) -> list[tuple[PortRange, ...]]:
+    """Of ports that one criterion can hold; few ports stand alone."""
+    if not has_alternatives:
+        return list(port_groups(ports))
+    return [(one,) for one in ports] if len(ports) <= SMALL else [ports]
 
 
 def port_groups(ranges: Iterable[PortRange]) -> Iterator[tuple[PortRange, ...]]:
@@ -147,6 +164,10 @@ def port_groups(ranges: Iterable[PortRange]) -> Iterator[tuple[PortRange, ...]]:
 
 
 def _alternatives(parts: Parts, marks: Marks) -> Finder:
+    """Every combination of choices, unless they are too many: then the longest lists become sets."""
+    while prod(len(one) for one in parts.choices) > MAX_WAYS and (longest := _longest(parts.choices)) is not None:
+        parts.choices.remove(longest)
+        parts.always.append(_as_one(longest))
     ways = []
     for chosen in itertools.product(*parts.choices):
         more = [one for way in chosen for one in way if one not in parts.always]
@@ -156,6 +177,17 @@ def _alternatives(parts: Parts, marks: Marks) -> Finder:
     # A packet that is found both ways is to be counted, and logged, once.
     found = marks.scratch0
     return Finder((Rule((), clear(found)), *(Rule(way, put(found)) for way in ways)), (is_set(found),))
+
+
+def _longest(choices: list[list[tuple[Criterion, ...]]]) -> list[tuple[Criterion, ...]] | None:
+    """Of those that one criterion can say."""
+    plain = [one for one in choices if all(isinstance(way[-1], Net) for way in one)]
+    return max(plain, key=len, default=None)
+
+
+def _as_one(choice: list[tuple[Criterion, ...]]) -> Criterion:
+    nets = [way[-1] for way in choice]
+    return NetAnyOf(nets[0].side, tuple(one.cidr for one in nets if isinstance(one, Net)))  # type: ignore[union-attr]
 
 
 def _blocks(parts: Parts, marks: Marks) -> Finder:

@@ -70,7 +70,7 @@ class RuleProgrammer:
         self._grouped_by: dict[PolicyId, str] = {}  # the selectors by which endpoints' policies were grouped
         self._regrouped: set[PolicyId] = set()  # that have another one now
         self._dirty_profiles: set[str] = set()
-        self._dirty_workloads: set[WorkloadId] = set()
+        self._dirty_interfaces: set[str] = set()  # of workloads
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
         self._claims = Claims()
@@ -92,7 +92,7 @@ class RuleProgrammer:
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
         self._dirty_profiles |= self.profiles.keys()
-        self._dirty_workloads |= self.workloads.keys()
+        self._dirty_interfaces |= self._claims.owners.keys()
         self._stale |= {"static", "hosts", "dispatch", "nat", "raw", "mangle"}
 
     # --- what is told ------------------------------------------------------------------------------------------------
@@ -132,19 +132,24 @@ class RuleProgrammer:
 
     def _take_workload(self, message: WorkloadUpdate) -> None:
         endpoint = message.endpoint
-        self._stale |= _parts_with(self.workloads.get(endpoint.id)) | _parts_with(endpoint)
+        self._workload_changed(self.workloads.get(endpoint.id))
         self.workloads[endpoint.id] = endpoint
-        self._dirty_workloads.add(endpoint.id)
+        self._workload_changed(endpoint)
         self._ownership_changed(self._claims.claim(endpoint.id, endpoint.interface))
 
     def _take_workload_gone(self, message: WorkloadRemove) -> None:
-        self._stale |= _parts_with(self.workloads.pop(message.id, None))
-        self._dirty_workloads.add(message.id)
+        self._workload_changed(self.workloads.pop(message.id, None))
         self._ownership_changed(self._claims.forget(message.id))
 
+    def _workload_changed(self, endpoint: WorkloadEndpoint | None) -> None:
+        """Before and after: it may have moved to another interface."""
+        if endpoint is not None:
+            self._dirty_interfaces.add(endpoint.interface)
+            self._stale |= _parts_with(endpoint)
+
     def _ownership_changed(self, workloads: set[WorkloadId]) -> None:
+        """Their interfaces are dirty already: one of them is whose claim changed, and the others had or get the same."""
         if workloads:
-            self._dirty_workloads |= workloads
             self._stale.add("dispatch")
         for id in workloads:
             self._stale |= _parts_with(self.workloads.get(id))
@@ -195,8 +200,8 @@ class RuleProgrammer:
             self._build_policy(policy)
         for profile in self._dirty_profiles:
             self._build_profile(profile)
-        for workload in self._dirty_workloads:
-            self._build_workload(workload)
+        for interface in self._dirty_interfaces:
+            self._build_workload(interface)
         if "dispatch" in self._stale:
             self._build_dispatch()
         if "nat" in self._stale:
@@ -206,7 +211,7 @@ class RuleProgrammer:
         if "mangle" in self._stale:
             self._build_mangle()
         self.sets.complete()
-        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_workloads, self._stale):
+        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_interfaces, self._stale):
             dirty.clear()
 
     def _build_static(self) -> None:
@@ -295,12 +300,14 @@ class RuleProgrammer:
         name = owner.id if isinstance(owner, Policy) else owner.name
         return [*tables, "mangle"] if name in self._mangled and "mangle" not in tables else tables
 
-    def _build_workload(self, id: WorkloadId) -> None:
-        endpoint = self.workloads.get(id)
-        if endpoint is None or not self._claims.owns(id):
-            self._drop(("workload", *id))
-            return
-        self._hand_over(("workload", *id), workload_chains(endpoint, self.dialect, self._selector_of))
+    def _build_workload(self, interface: str) -> None:
+        """By interface, as the chains are named: where two workloads swap theirs, neither takes away the other's."""
+        owner = self._claims.owners.get(interface)
+        if owner is None:
+            self._drop(("workload", interface))
+        else:
+            chains = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
+            self._hand_over(("workload", interface), chains)
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
@@ -309,8 +316,8 @@ class RuleProgrammer:
 
     def _regroup(self) -> None:
         """Endpoints under these policies: neighbours of one selector share a chain."""
-        self._dirty_workloads |= {
-            one.id
+        self._dirty_interfaces |= {
+            one.interface
             for one in self.workloads.values()
             if any(not self._regrouped.isdisjoint(some) for tier in one.tiers for some in (tier.ingress, tier.egress))
         }

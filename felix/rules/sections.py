@@ -13,29 +13,25 @@ Section: TypeAlias = tuple[str, ...]
 
 
 class Sections:
-    """Chains by who made them. One that another section has made since is that section's, whoever lets go of it later."""
+    """Chains by who made them. A chain has one maker at a time."""
 
     def __init__(self, packet_filter: PacketFilter) -> None:
         self._filter = packet_filter
         self._given: dict[Section, dict[tuple[Table, str], Chain]] = {}
-        self._makers: dict[tuple[Table, str], Section] = {}
 
     def put(self, section: Section, chains: Mapping[Table, Iterable[Chain]]) -> None:
         """These are now the section's chains; others that it had are gone."""
         now = {(table, chain.name): chain for table, some in chains.items() for chain in some}
         before = self._given.get(section, {})
         changed: dict[Table, list[Chain]] = {}
-        for key, chain in now.items():
-            if before.get(key) != chain or self._makers.get(key) != section:
-                changed.setdefault(key[0], []).append(chain)
-                self._makers[key] = section
+        for (table, _), chain in now.items():
+            if before.get((table, chain.name)) != chain:
+                changed.setdefault(table, []).append(chain)
         for table, some in changed.items():
             self._filter.set_chains(table, some)
         gone: dict[Table, list[str]] = {}
-        for key in before.keys() - now.keys():
-            if self._makers.get(key) == section:
-                del self._makers[key]
-                gone.setdefault(key[0], []).append(key[1])
+        for table, name in before.keys() - now.keys():
+            gone.setdefault(table, []).append(name)
         for table, names in gone.items():
             self._filter.remove_chains(table, sorted(names))
         if now:
