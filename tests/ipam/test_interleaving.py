@@ -158,6 +158,9 @@ class Interleaved(RuleBasedStateMachine):
         world.clock.advance(100)
         if not world.crashed:
             check(world.store)
+            found = find(evidence_of(world.store, world.clock))
+            assert found.void_affinities == []
+            assert found.lost_blocks == []
             assert held(world.store) == {str(address): handle for address, handle in world.granted.items()}
         made = allocator(world.store, world.clock)
         evidence = evidence_of(world.store, world.clock)
