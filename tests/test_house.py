@@ -33,7 +33,9 @@ def our_files() -> Iterator[Path]:
 
 def our_modules() -> Iterator[Path]:
     return (
-        path for name in ("bgp", "felix", "integration", "ipam", "reflector") for path in sorted((PROJECT / name).rglob("*.py"))
+        path
+        for name in ("bgp", "felix", "integration", "ipam", "reflector")
+        for path in sorted((PROJECT / name).rglob("*.py"))
     )
 
 
