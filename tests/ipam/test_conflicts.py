@@ -65,7 +65,7 @@ def claim_range(made: Allocator) -> None:
 def take_over(made: Allocator) -> None:
     run(made.release_handles(["h", "i"]))
     made.access.clock.advance(61)  # type: ignore[attr-defined]
-    assert len(assign(made, "b", count=250, handle="new", max_blocks=99)) >= 16
+    assert len(assign(made, "b", count=125, handle="new", max_blocks=99)) >= 16
 
 
 def set_settings(made: Allocator) -> None:
@@ -83,7 +83,7 @@ OPERATIONS: list[Operation] = [
 
 
 def prepared() -> MemoryStore:
-    store = store_with()
+    store = store_with("10.0.0.0/25")
     made = allocator(store)
     assign(made, "a", count=18, handle="h")
     assign(made, "a", count=2, handle="i")
@@ -226,8 +226,8 @@ def test_a_handle_that_vanishes_while_it_is_counted_up_is_made_again() -> None:
             run(allocator(store).release_handle("h"))
 
     store.before_write = vanish
-    run(allocator(store).assign_address(ip_address("10.0.0.200"), "a", "h"))
-    assert block_key("10.0.0.192/28") in store.objects
+    run(allocator(store).assign_address(ip_address("10.0.0.100"), "a", "h"))
+    assert block_key("10.0.0.96/28") in store.objects
     check(store)
 
 
