@@ -85,7 +85,9 @@ class Prober:
         source, to, version = pair
         destination: IPAddress = to.ipv4 if version == 4 else to.ipv6
         try:
-            self._sockets[source.name, version].sendto(_echo_request(version, number, identifier), (str(destination), 0))
+            self._sockets[source.name, version].sendto(
+                _echo_request(version, number, identifier), (str(destination), 0)
+            )
         except OSError:
             return False
         return True
