@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -159,14 +160,21 @@ class Interfaces:
 
 
 class RouteProgrammer:
-    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone."""
+    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone,
+    `apply_at` when there is something to do though nothing changes."""
 
-    def __init__(self, settings: RouteSettings, forget_connections: Forget) -> None:
+    def __init__(
+        self,
+        settings: RouteSettings,
+        forget_connections: Forget,
+        apply_at: Callable[[float], None] = lambda _at: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kernel = KernelRoutes()
         self._book = RouteBook()
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
-        self._forget = forget_connections
+        self._forget, self._apply_at, self._clock = forget_connections, apply_at, clock
         self._is_stale = True
         self._appeared: set[int] = set()
         self.look_again_at: float | None = None
@@ -231,6 +239,8 @@ class RouteProgrammer:
         failures = self._kernel.write(step.puts, step.deletes, known.up)
         self._is_stale = bool(failures)
         self.look_again_at = step.look_again_at
+        if step.look_again_at is not None:
+            self._apply_at(step.look_again_at)
         wanted = self._book.wanted()
         for gone in step.deletes:
             if is_single(gone.destination) and gone.destination not in wanted:
@@ -250,7 +260,7 @@ class RouteProgrammer:
         known = self._interfaces
         there = self._kernel.read()
         step = self._book.step(
-            there, known.up, self._ownership, lambda index: known.names.get(index, ""), float("-inf")
+            there, known.up, self._ownership, lambda index: known.names.get(index, ""), self._clock()
         )
         found = [f"route {one.destination} was missing or altered" for one in step.puts]
         deletes = [one for one in step.deletes if not one.interface_index or one.interface_index in known.names]
