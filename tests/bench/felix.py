@@ -99,7 +99,7 @@ class Bench:
             await asyncio.sleep(0.001)
 
     async def put(self, *entry: Any) -> None:
-        step = whole(entry)  # type: ignore[arg-type]
+        step = whole(entry)
         assert step.value is not None
         await self.store.apply(step.key, step.value)
 
