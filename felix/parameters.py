@@ -224,12 +224,12 @@ PORT_RANGES = listed(Form(_port_range, PortRange(0, 0), PORT_RANGE.allowed))
 
 def _mark_mask(raw: str) -> int:
     mask = whole(1, 0xFFFF_FFFF).parse(raw)
-    if mask.bit_count() < 2:
-        raise ValueError("has only one bit")
+    if mask.bit_count() < 5:
+        raise ValueError("has fewer than five bits")
     return mask
 
 
-MARK_MASK = Form(_mark_mask, 0, "a mask of 32 bits such as 0xffff0000")
+MARK_MASK = Form(_mark_mask, 0, "a mask of at least five of 32 bits, such as 0xffff0000")
 
 
 def _table_range(raw: str) -> TableRange:

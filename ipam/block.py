@@ -125,7 +125,8 @@ class Block:
         if not reserved.touches(self.cidr):
             taken, self.unallocated = self.unallocated[:count], self.unallocated[count:]
         else:
-            base, taken, kept = int(self.cidr.network_address), [], []
+            base = int(self.cidr.network_address)
+            taken, kept = list[int](), list[int]()
             for ordinal in self.unallocated:
                 is_wanted = len(taken) < count and not reserved.holds(self.version, base + ordinal)
                 (taken if is_wanted else kept).append(ordinal)

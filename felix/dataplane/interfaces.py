@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from felix.claims import Claims
 from felix.desired import Message, WorkloadEndpoint, WorkloadId, WorkloadRemove, WorkloadUpdate
 from felix.ports import Failure
-from felix.sync.claims import Claims
 
 SYSCTLS = Path("/proc/sys/net")
 

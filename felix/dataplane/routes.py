@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from felix.claims import Claims
+from felix.dataplane.holders import Holders
 from felix.desired import (
     VTEP,
     Host,
@@ -25,7 +27,6 @@ from felix.desired import (
 )
 from felix.kernel.routes import KernelRoutes
 from felix.ports import Failure
-from felix.sync.claims import Claims
 from felix.sync.routes import FELIX_PROTOCOL, KernelRoute, Ownership, RouteBook, RouteClass, WantedRoute
 
 VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE = "vxlan.calico", "vxlan-v6.calico", "tunl0"
@@ -156,7 +157,12 @@ class Interfaces:
 
     up: dict[str, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
-    holders: dict[str, str] = field(default_factory=dict)  # address → interface
+    holders: Holders = field(default_factory=Holders)
+
+    def holder(self, address: str) -> str:
+        """Empty if nobody has it."""
+        found = self.holders.of(address)
+        return found.name if found is not None else ""
 
 
 class RouteProgrammer:
@@ -201,15 +207,13 @@ class RouteProgrammer:
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
         known = self._interfaces
-        for address in [one for one, holder in known.holders.items() if holder == name]:
-            del known.holders[address]
+        known.holders.interface_changed(name, state, addresses, ifindex)
         if state == "gone":
             known.up.pop(name, None)
             if known.names.get(ifindex) == name:
                 del known.names[ifindex]
             self._book.interface_gone(ifindex)
         else:
-            known.holders.update(dict.fromkeys(addresses, name))
             if ifindex not in known.names:
                 self._appeared.add(ifindex)
             known.names[ifindex] = name
@@ -249,8 +253,7 @@ class RouteProgrammer:
 
     def _want(self) -> None:
         self._book.want("workloads", self._workloads.wanted(self._settings))
-        holders = self._interfaces.holders
-        self._book.want("cluster", self._cluster.wanted(self._settings, lambda address: holders.get(address, "")))
+        self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""

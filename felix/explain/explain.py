@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from felix.desired import HostEndpoint, TierPolicies, WorkloadEndpoint
 from felix.explain.decide import Decision, Direction, Judge, Outcome
-from felix.explain.flow import ICMPV6, IPIP, UDP, ExplainSettings, Failsafe, Flow, Surroundings, protocol_name
+from felix.explain.flow import ICMPV6, IPIP, UDP, ExplainSettings, Flow, Surroundings, is_in, protocol_name
 from felix.explain.state import ANY_INTERFACE, DesiredState
 
 Verdict = Literal["allow", "deny"]
@@ -151,6 +151,14 @@ class _Walk:
             yield step
         if self.settings.is_workload(flow.leaves_by):
             reason = "what the host itself sends to its own workloads is never policed"
+            endpoint = self.state.workload_on(flow.leaves_by)
+            if endpoint is None or not endpoint.is_up:
+                why = (
+                    "no workload is known there"
+                    if endpoint is None
+                    else f"{endpoint.id.workload} is administratively down"
+                )
+                self.notes.append(f"{why}: its answers are denied")
             yield Stage("from this host", flow.leaves_by, "out", "allow", reason)
         elif not accepted:
             yield from self._host_normal("out", flow.leaves_by)
@@ -164,6 +172,11 @@ class _Walk:
         if self.settings.is_workload(flow.leaves_by):
             yield from self._workload("in", flow.leaves_by)
         yield from self._forward("out", flow.leaves_by)
+        services = self.state.services
+        cidrs = (*services.cluster_ips, *services.external_ips, *services.load_balancer_ips)
+        if self.settings.stops_service_loops and is_in(flow.destination, cidrs):
+            reason = f"{flow.destination} is a service's address, and no service has translated it"
+            yield Stage("services' addresses", flow.leaves_by, "out", "deny", reason)
 
     # --- its places
 
@@ -174,9 +187,7 @@ class _Walk:
             return  # the dispatch denies it
         nets = endpoint.ipv4_nets if source.version == 4 else endpoint.ipv6_nets
         own = f"{source}/{source.max_prefixlen}" in nets
-        allowed = self.settings.honours_source_prefixes and any(
-            Failsafe(0, 0, net).covers(source) for net in endpoint.allowed_source_prefixes
-        )
+        allowed = self.settings.honours_source_prefixes and is_in(source, endpoint.allowed_source_prefixes)
         is_link_local = source.version == 6 and source.is_link_local
         if not own and not allowed and not is_link_local:
             owner = self.state.workload_at(source)
@@ -201,6 +212,7 @@ class _Walk:
         stage = self._ask(place, interface, direction, endpoint.untracked_tiers, None, ends_deny=False)
         if stage.outcome == "allow":
             self.flow = replace(self.flow, conntrack="untracked")  # NOTRACK: it belongs to no connection any more
+            self.notes.append("allowed untracked: its answers belong to no connection, and need a policy of their own")
         yield stage
 
     def _pre_dnat(self, interface: str) -> Iterator[Stage]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -67,6 +67,12 @@ class Flow:
         )
 
 
+def is_in(address: Address, nets: Iterable[str]) -> bool:
+    """In any of them; of another IP version is in none."""
+    networks = (ipaddress.ip_network(net, strict=False) for net in nets)
+    return any(net.version == address.version and address in net for net in networks)
+
+
 class Failsafe(NamedTuple):
     """A port of the host that no policy closes. `net` empty: whoever it is."""
 
@@ -75,7 +81,7 @@ class Failsafe(NamedTuple):
     net: str = ""
 
     def covers(self, address: Address) -> bool:
-        return not self.net or address in ipaddress.ip_network(self.net, strict=False)
+        return not self.net or is_in(address, (self.net,))
 
 
 def _ports(text: str) -> tuple[Failsafe, ...]:
@@ -99,6 +105,7 @@ class ExplainSettings:
     allows_vxlan_from_workloads: bool = False
     allows_ipip_from_workloads: bool = False
     drops_invalid: bool = True
+    stops_service_loops: bool = True  # ServiceLoopPrevention: Drop or Reject
 
     def is_workload(self, interface: str) -> bool:
         return interface.startswith(self.workload_prefixes)

@@ -18,6 +18,7 @@ def explain_settings(config: FelixConfig) -> ExplainSettings:
         allows_vxlan_from_workloads=config.allow_vxlan_packets_from_workloads,
         allows_ipip_from_workloads=config.allow_ipip_packets_from_workloads,
         drops_invalid=not config.disable_conntrack_invalid_check,
+        stops_service_loops=config.service_loop_prevention != "Disabled",
     )
 
 

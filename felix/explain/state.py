@@ -27,6 +27,7 @@ from felix.desired import (
     Profile,
     ProfileRemove,
     ProfileUpdate,
+    ServiceCIDRsUpdate,
     WorkloadEndpoint,
     WorkloadId,
     WorkloadRemove,
@@ -73,6 +74,7 @@ class DesiredState:
     ip_sets: dict[str, IPSet] = field(default_factory=dict)
     workloads: dict[WorkloadId, WorkloadEndpoint] = field(default_factory=dict)
     host_endpoints: dict[str, HostEndpoint] = field(default_factory=dict)
+    services: ServiceCIDRsUpdate = field(default_factory=ServiceCIDRsUpdate)
     config: ConfigUpdate = field(default_factory=ConfigUpdate)
     is_in_sync: bool = False
 
@@ -84,6 +86,8 @@ class DesiredState:
         match message:
             case ConfigUpdate():
                 self.config = message
+            case ServiceCIDRsUpdate():
+                self.services = message
             case IPSetUpdate(id, type, members):
                 self.ip_sets[id] = IPSet(type, members)
             case IPSetDelta(id, added, removed):

@@ -159,8 +159,12 @@ class NftSocket:
 
     def change(self, changes: Iterable[ElementChange]) -> None:
         """All or nothing. Raises ElementsRefused."""
-        for error in self.transaction([body for change in changes for body in self._messages(change)]).values():
+        for error in self.transaction(self.encoded(changes)).values():
             raise error
+
+    def encoded(self, changes: Iterable[ElementChange]) -> list[tuple[int, bytes]]:
+        """For `transaction`."""
+        return [body for change in changes if change.elements for body in self._messages(change)]
 
     def _messages(self, change: ElementChange) -> Iterator[tuple[int, bytes]]:
         kind = NEW_ELEMENTS if change.what == "add" else DELETE_ELEMENTS

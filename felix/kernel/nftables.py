@@ -33,7 +33,7 @@ from felix.sync.set_members import Effect, SetMembers
 
 RULES_AT_ONCE = 1000  # in a transaction: its cost grows with the square of the nameless sets in it
 LARGE = 200  # messages; from there on in a thread, while our event loop turns
-ASK_EACH = 200  # more changed chains than that: ask for all rules at once
+ASK_EACH = 200  # more changed chains than that are asked about in a thread
 CLOSED = Chain("closed", (Rule((), Drop(), ("catbird: this chain was refused",)),))
 
 
@@ -162,9 +162,10 @@ class NftablesFilter:
                 await self._change()
         failures = [Failure(self._what(name), reason) for name, reason in sorted(self._failed.items())]
         for one in self._sets.values():
-            failures += [
-                Failure(f"member of set {one.id}", f"{member!r} is no member") for member in sorted(one.members.bad)
-            ]
+            if one.members.bad:
+                failures += [
+                    Failure(f"member of set {one.id}", f"{bad!r} is no member") for bad in sorted(one.members.bad)
+                ]
         return failures
 
     def _what(self, name: str) -> str:
@@ -211,13 +212,65 @@ class NftablesFilter:
         self._failed = {
             name: why for name, why in self._failed.items() if name in self._chains and name not in self._dirty
         }
-        await self._make_sets()
-        self._change_elements(first=True)
-        changed = await self._change_chains()
-        self._change_maps()
-        self._change_elements(first=False)
-        await self._remove_gone()
-        await self._learn(changed)
+        if not await self._change_at_once():
+            await self._make_sets()
+            self._change_elements(first=True)
+            changed = await self._change_chains()
+            self._change_maps()
+            self._change_elements(first=False)
+            await self._remove_gone()
+            await self._learn(changed)
+
+    async def _change_at_once(self) -> bool:
+        """A small change in one transaction: the kernel looks through all chains at the end of each.
+
+        False: too large, only in text, or refused; then nothing was done, and step by step it is found out what is wrong.
+        """
+        dirty = [self._chains[name] for name in self._dirty if name in self._chains]
+        if sum(len(one.chain.rules) for one in dirty) > RULES_AT_ONCE or any(one.name in self._failed for one in dirty):
+            return False
+        if any(name not in self._known_maps for name in self._maps):
+            return False
+        encoder = self._encoder
+        new_sets = [one for one in self._sets.values() if not one.is_there]
+        for one in new_sets:
+            one.pending = [Effect(added=set(one.members.effective))]
+        messages = [encoder.new_set(one.name, one.members.type) for one in new_sets]
+        grown = [(one, merged(one.pending)) for one in self._sets.values() if one.pending]
+        messages += self._socket.encoded(
+            self._elements("add", one, effect.added) for one, effect in grown if not effect.must_be_one
+        )
+        for one, effect in grown:
+            if effect.must_be_one:
+                both = [self._elements("delete", one, effect.removed), self._elements("add", one, effect.added)]
+                messages += self._socket.encoded(both)
+        messages += [encoder.new_chain(one.name) for one in dirty if one.name not in self._known_chains]
+        try:
+            for chain in dirty:
+                messages += [encoder.flush_chain(chain.name), *encoder.rules(chain.table, chain.chain)]
+        except Unencodable:
+            return False
+        messages += self._socket.encoded(self._map_changes())
+        messages += self._socket.encoded(
+            self._elements("delete", one, effect.removed) for one, effect in grown if not effect.must_be_one
+        )
+        strays = [ElementChange("delete", one.name, one.strays) for one in self._sets.values() if one.strays]
+        messages += self._socket.encoded(strays)
+        gone = sorted(self._gone_chains & self._known_chains)
+        messages += [encoder.flush_chain(name) for name in gone] + [encoder.delete_chain(name) for name in gone]
+        messages += [encoder.delete_set(one.name) for one in self._gone_sets.values() if one.is_there]
+        if len(messages) > 2 * RULES_AT_ONCE or await self._try(messages):
+            return False
+        for one in new_sets:
+            one.is_there = True
+        for one in self._sets.values():
+            one.pending, one.strays = [], []
+        self._known_chains |= {one.name for one in dirty}
+        self._maps_are_written()
+        self._chains_are_gone(gone)
+        self._dirty.clear()
+        await self._learn([one.name for one in dirty])
+        return True
 
     async def _make_sets(self) -> None:
         new = [one for one in self._sets.values() if not one.is_there]
@@ -341,17 +394,22 @@ class NftablesFilter:
                 raise error
 
     def _change_maps(self) -> None:
-        changes = []
+        self._socket.change(self._map_changes())
+        self._maps_are_written()
+
+    def _map_changes(self) -> Iterator[ElementChange]:
         for name, targets in self._maps.items():
             known = self._known_maps.get(name, {})
             gone = [one for one, target in known.items() if targets.get(one) != target]
             come = [(one, target) for one, target in targets.items() if known.get(one) != target]
-            strays = [encode_key(key) for key in self._stray_keys.pop(name, ())]
+            strays = [encode_key(key) for key in self._stray_keys.get(name, ())]
             if gone or strays:
-                changes.append(ElementChange("delete", name, [*strays, *(interface_element(one) for one in gone)]))
+                yield ElementChange("delete", name, [*strays, *(interface_element(one) for one in gone)])
             if come:
-                changes.append(ElementChange("add", name, [verdict_element(*one) for one in come]))
-        self._socket.change(changes)
+                yield ElementChange("add", name, [verdict_element(*one) for one in come])
+
+    def _maps_are_written(self) -> None:
+        self._stray_keys.clear()
         self._known_maps |= {name: dict(targets) for name, targets in self._maps.items()}
 
     async def _remove_gone(self) -> None:
@@ -359,6 +417,9 @@ class NftablesFilter:
         await self._send([self._encoder.flush_chain(name) for name in chains])
         await self._send([self._encoder.delete_chain(name) for name in chains])
         await self._send([self._encoder.delete_set(one.name) for one in self._gone_sets.values() if one.is_there])
+        self._chains_are_gone(chains)
+
+    def _chains_are_gone(self, chains: Sequence[str]) -> None:
         self._known_chains -= set(chains)
         for name in chains:
             self._handles.pop(name, None)
@@ -368,10 +429,13 @@ class NftablesFilter:
     async def _learn(self, changed: Sequence[str]) -> None:
         """Remember our rules' handles, by which a change of others is seen."""
         if len(changed) > ASK_EACH:
-            self._handles = await asyncio.to_thread(self._socket.rule_handles)
-            return
-        for name in changed:
-            self._handles[name] = self._socket.rule_handles(name).get(name, [])
+            self._handles |= await asyncio.to_thread(self._handles_of, changed)
+        else:
+            self._handles |= self._handles_of(changed)
+
+    def _handles_of(self, chains: Iterable[str]) -> dict[str, list[int]]:
+        """Chain by chain: of a whole table's rules each portion of the answer costs a walk over all before it."""
+        return {name: self._socket.rule_handles(name).get(name, []) for name in chains}
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -393,7 +457,7 @@ class NftablesFilter:
         if not set(BASE_CHAINS_NAMES) <= chains:
             self._is_loaded = False
             return [f"table {self._text.table} was removed or flushed"]
-        handles = await asyncio.to_thread(self._socket.rule_handles)
+        handles = await asyncio.to_thread(self._handles_of, self._known_chains & chains)
         found = []
         for name in self._known_chains - chains:
             found.append(f"{self._what(name)} was removed")

@@ -1,12 +1,53 @@
-"""The sets of addresses that rules ask for beside those of policies: pools, nodes, this host. Pure."""
+"""The sets of addresses that rules ask for beside those of policies: pools, nodes, this host. Pure.
+
+Who is in a set is counted, so that one node of thousands that changes costs what that node costs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 
-from felix.desired import Host, HostRemove, HostUpdate, Pool, PoolRemove, PoolUpdate, VTEPRemove, VTEPUpdate
+from felix.desired import HostRemove, HostUpdate, Pool, PoolRemove, PoolUpdate, VTEPRemove, VTEPUpdate
 from felix.ports import PacketFilter
-from felix.rules.static import ALL_HOSTS, ALL_POOLS, ALL_VXLAN, MASQUERADED_POOLS, THIS_HOST
+from felix.rules.static import ALL_HOSTS, ALL_POOLS, ALL_VXLAN, DSCP_SOURCES, MASQUERADED_POOLS, THIS_HOST
+
+SETS = (ALL_POOLS, MASQUERADED_POOLS, ALL_HOSTS, ALL_VXLAN, THIS_HOST, DSCP_SOURCES)
+
+
+class CountedSet:
+    """Members that several may name; it is in as long as one does."""
+
+    def __init__(self) -> None:
+        self._named: dict[Hashable, frozenset[str]] = {}
+        self._times: dict[str, int] = {}
+        self._touched: dict[str, bool] = {}  # member → whether it was in when last handed over
+
+    @property
+    def members(self) -> Iterable[str]:
+        return self._times.keys()
+
+    def say(self, who: Hashable, members: frozenset[str]) -> None:
+        """These, and no others, are what `who` names."""
+        before = self._named.get(who, frozenset())
+        if members:
+            self._named[who] = members
+        else:
+            self._named.pop(who, None)
+        for one in members - before:
+            self._touched.setdefault(one, one in self._times)
+            self._times[one] = self._times.get(one, 0) + 1
+        for one in before - members:
+            self._touched.setdefault(one, True)
+            self._times[one] -= 1
+            if not self._times[one]:
+                del self._times[one]
+
+    def changes(self) -> tuple[set[str], set[str]]:
+        """Added and removed since the last time this was asked."""
+        added = {one for one, was_in in self._touched.items() if not was_in and one in self._times}
+        removed = {one for one, was_in in self._touched.items() if was_in and one not in self._times}
+        self._touched.clear()
+        return added, removed
 
 
 class AddressSets:
@@ -14,67 +55,55 @@ class AddressSets:
 
     def __init__(self, packet_filter: PacketFilter, external: Iterable[str]) -> None:
         self._filter = packet_filter
-        self._external = frozenset(external)
-        self._pools: dict[str, Pool] = {}
-        self._hosts: dict[str, Host] = {}
-        self._vteps: dict[str, frozenset[str]] = {}
-        self._this_host: frozenset[str] = frozenset()
-        self._given: dict[str, frozenset[str]] = {}
-        self._is_stale = True
+        self._sets = {id: CountedSet() for id in SETS}
+        self._are_given = False
+        self.set_external(external)
 
     @property
     def has_masqueraded_pools(self) -> bool:
-        version = self._filter.version
-        return any(one.masquerade and (":" in one.cidr) == (version == 6) for one in self._pools.values())
+        return any(True for _ in self._sets[MASQUERADED_POOLS].members)
 
     def set_external(self, nets: Iterable[str]) -> None:
-        self._external = frozenset(nets)
-        self._is_stale = True
+        """Nodes that are not the cluster's, and tunnel to it."""
+        nets = list(nets)
+        self._say(ALL_HOSTS, "external", nets)
+        self._say(ALL_VXLAN, "external", nets)
 
-    def set_this_host(self, addresses: frozenset[str]) -> None:
-        self._this_host = addresses
-        self._is_stale = True
+    def set_this_host(self, addresses: Iterable[str]) -> None:
+        self._say(THIS_HOST, "", addresses)
+
+    def set_dscp_sources(self, nets: Iterable[str]) -> None:
+        self._say(DSCP_SOURCES, "", nets)
 
     def take_pool(self, message: PoolUpdate | PoolRemove) -> None:
-        if isinstance(message, PoolUpdate):
-            self._pools[message.pool.cidr] = message.pool
-        else:
-            self._pools.pop(message.cidr, None)
-        self._is_stale = True
+        pool = message.pool if isinstance(message, PoolUpdate) else Pool(message.cidr)
+        is_there = isinstance(message, PoolUpdate)
+        self._say(ALL_POOLS, pool.cidr, [pool.cidr] if is_there and not pool.is_load_balancer_only else [])
+        self._say(MASQUERADED_POOLS, pool.cidr, [pool.cidr] if is_there and pool.masquerade else [])
 
     def take_node(self, message: HostUpdate | HostRemove | VTEPUpdate | VTEPRemove) -> None:
         match message:
             case HostUpdate(host):
-                self._hosts[host.name] = host
+                self._say(ALL_HOSTS, ("node", host.name), [host.ipv4, host.ipv6])
             case HostRemove(name):
-                self._hosts.pop(name, None)
+                self._say(ALL_HOSTS, ("node", name), [])
             case VTEPUpdate(vtep):
-                self._vteps[vtep.node] = frozenset(filter(None, (vtep.parent_ipv4, vtep.parent_ipv6)))
+                self._say(ALL_VXLAN, ("node", vtep.node), [vtep.parent_ipv4, vtep.parent_ipv6])
             case VTEPRemove(node):
-                self._vteps.pop(node, None)
-        self._is_stale = True
+                self._say(ALL_VXLAN, ("node", node), [])
+
+    def _say(self, id: str, who: Hashable, members: Iterable[str]) -> None:
+        is_six = self._filter.version == 6
+        self._sets[id].say(who, frozenset(whole(one) for one in members if one and (":" in one) == is_six))
 
     def complete(self) -> None:
-        if not self._is_stale:
-            return
-        self._is_stale = False
-        hosts = {address for host in self._hosts.values() for address in (host.ipv4, host.ipv6) if address}
-        pools = [one for one in self._pools.values() if not one.is_load_balancer_only]
-        self._give(ALL_POOLS, (one.cidr for one in pools))
-        self._give(MASQUERADED_POOLS, (one.cidr for one in pools if one.masquerade))
-        self._give(ALL_HOSTS, hosts | self._external)
-        self._give(ALL_VXLAN, self._external.union(*self._vteps.values()))
-        self._give(THIS_HOST, self._this_host)
-
-    def _give(self, id: str, members: Iterable[str]) -> None:
-        is_six = self._filter.version == 6
-        wanted = frozenset(whole(one) for one in members if (":" in one) == is_six)
-        before = self._given.get(id)
-        if before is None:
-            self._filter.set_ip_set(id, "net", wanted)
-        elif before != wanted:
-            self._filter.change_ip_set(id, wanted - before, before - wanted)
-        self._given[id] = wanted
+        changes: Mapping[str, tuple[set[str], set[str]]] = {id: one.changes() for id, one in self._sets.items()}
+        for id, (added, removed) in changes.items():
+            if not self._are_given:
+                self._filter.set_ip_set(id, "net", frozenset(self._sets[id].members))
+            elif added or removed:
+                self._filter.change_ip_set(id, added, removed)
+        self._are_given = True
 
 
 def whole(text: str) -> str:

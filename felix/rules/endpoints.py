@@ -68,9 +68,10 @@ def workload_chains(endpoint: WorkloadEndpoint, dialect: Dialect, selector_of: S
             built.add("filter", Chain(name, (Rule((), dialect.deny, ("Endpoint admin disabled",)),)))
             continue
         rules = Rules(dialect, direction, _filter_kind(dialect), selector_of)  # type: ignore[arg-type]
-        rules.limit(endpoint)
-        rules.begin()
+        rules.limit_packets(endpoint)
+        rules.let_flows()
         rules.limit_connections(endpoint)
+        rules.begin()
         if direction == "outbound":
             rules.refuse_encapsulation()
         rules.tiers(endpoint.tiers)
@@ -83,7 +84,8 @@ def host_chains(endpoint: HostEndpoint, interface: str, dialect: Dialect, select
     """`interface` is what the endpoint is on, or ANY_INTERFACE for `*`."""
     built = Built()
     for table, direction, prefix, kind, tiers in _host_kinds(endpoint, dialect):
-        rules = Rules(dialect, direction, kind, selector_of)
+        rules = Rules(dialect.within(table), direction, kind, selector_of)
+        rules.let_flows()
         rules.begin()
         rules.tiers(tiers)
         if kind.is_forward and not any(_policies(tier, direction) for tier in tiers):
@@ -106,7 +108,8 @@ def _host_kinds(
     yield "filter", "outbound", "cali-thfw-", forward, endpoint.forward_tiers
     yield "filter", "inbound", "cali-fhfw-", forward, endpoint.forward_tiers
     # Connections of this host whose destination was translated: the filter table saw the old one.
-    yield "mangle", "outbound", "cali-th-", Kind(failsafe=out, allow=mangle_allow), endpoint.tiers
+    # Return and not accept: what others have in mangle's postrouting is meant for allowed packets.
+    yield "mangle", "outbound", "cali-th-", Kind(failsafe=out, allow=Return()), endpoint.tiers
     if endpoint.untracked_tiers:
         for direction, prefix, failsafe in (("outbound", "cali-th-", out), ("inbound", "cali-fh-", in_)):
             kind = Kind(tracks=False, ends_tiers=False, has_profiles=False, failsafe=failsafe)
@@ -139,7 +142,7 @@ class Rules:
     def _put(self, action: Action | None, *criteria: Criterion, comment: str = "") -> None:
         self.found.append(Rule(criteria, action, (comment,) if comment else ()))
 
-    def limit(self, endpoint: WorkloadEndpoint) -> None:
+    def limit_packets(self, endpoint: WorkloadEndpoint) -> None:
         qos = endpoint.qos
         if qos is None:
             return
@@ -155,17 +158,21 @@ class Rules:
             self._put(Drop(), is_clear(within), comment="Drop what is over the packet rate")
             self._put(clear(within))
 
-    def begin(self) -> None:
+    def let_flows(self) -> None:
+        """What belongs to a connection that was allowed passes; what belongs to none that could be is denied."""
         marks, kind = self._marks, self._kind
-        if kind.tracks:
-            if kind.allow == Return():
-                self._put(put(marks.accept), FLOWS)
-            self._put(kind.allow, FLOWS)
-            if self._dialect.settings.checks_invalid:
-                self._put(self._dialect.deny, INVALID)
-        if kind.failsafe:
-            self._put(Jump(kind.failsafe))
-        self._put(clear(marks.verdicts))
+        if not kind.tracks:
+            return
+        if kind.allow == Return():
+            self._put(put(marks.accept), FLOWS)
+        self._put(kind.allow, FLOWS)
+        if self._dialect.settings.checks_invalid:
+            self._put(self._dialect.deny, INVALID)
+
+    def begin(self) -> None:
+        if self._kind.failsafe:
+            self._put(Jump(self._kind.failsafe))
+        self._put(clear(self._marks.verdicts))
 
     def limit_connections(self, endpoint: WorkloadEndpoint) -> None:
         qos = endpoint.qos
@@ -176,15 +183,18 @@ class Rules:
 
     def refuse_encapsulation(self) -> None:
         """A workload must not speak to other nodes as if it were this one."""
-        settings = self._dialect.settings
+        settings, word = self._dialect.settings, self._dialect.deny_word
         if not settings.allows_vxlan_from_workloads:
             port = Ports("destination", (PortRange(settings.vxlan_port, settings.vxlan_port),))
             self._put(
-                self._dialect.deny, Protocol(UDP), port, comment="Drop VXLAN encapped packets originating in workloads"
+                self._dialect.deny,
+                Protocol(UDP),
+                port,
+                comment=f"{word} VXLAN encapped packets originating in workloads",
             )
         if not settings.allows_ipip_from_workloads:
             self._put(
-                self._dialect.deny, Protocol(IPIP), comment="Drop IPinIP encapped packets originating in workloads"
+                self._dialect.deny, Protocol(IPIP), comment=f"{word} IPinIP encapped packets originating in workloads"
             )
 
     def tiers(self, tiers: Sequence[TierPolicies]) -> None:
@@ -206,7 +216,7 @@ class Rules:
             ends = list(self._dialect.denials(tier.name, "end-of-tier", self._direction))
             for action in ends[:-1]:
                 self._put(action, is_clear(marks.next_tier))
-            comment = f"End of tier {tier.name}. Drop if no policies passed packet"
+            comment = f"End of tier {tier.name}. {self._dialect.deny_word} if no policies passed packet"
             self._put(ends[-1], is_clear(marks.next_tier), comment=comment)
 
     def _targets(self, policies: Sequence[PolicyId]) -> Iterator[tuple[str, bool]]:
@@ -246,4 +256,4 @@ class Rules:
         ends = list(self._dialect.denials("profile", "no-match", self._direction))
         for action in ends[:-1]:
             self._put(action)
-        self._put(ends[-1], comment="Drop if no profiles matched")
+        self._put(ends[-1], comment=f"{self._dialect.deny_word} if no profiles matched")

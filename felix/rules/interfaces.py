@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from felix.desired import HostEndpoint
 from felix.rules.names import ANY_INTERFACE
 
 
 class HostInterfaces:
-    """The host's own interfaces and their addresses; workloads' are not among them."""
+    """All interfaces and their addresses; those with a workload's prefix are left out of every answer."""
 
     def __init__(self, prefixes: Sequence[str]) -> None:
-        self.prefixes = tuple(prefixes)
+        self.prefixes = tuple(prefixes)  # may change
         self._addresses: dict[str, frozenset[str]] = {}
 
     def change(self, name: str, state: str, addresses: frozenset[str]) -> bool:
-        """Whether anything is otherwise than before."""
-        if name.startswith(self.prefixes):
-            return False
+        """Whether an answer is otherwise than before."""
         before = self._addresses.get(name)
         if state == "gone":
-            return self._addresses.pop(name, None) is not None
-        self._addresses[name] = addresses
-        return before != addresses
+            self._addresses.pop(name, None)
+        else:
+            self._addresses[name] = addresses
+        return self._addresses.get(name) != before and not name.startswith(self.prefixes)
+
+    def _of_host(self) -> Iterator[tuple[str, frozenset[str]]]:
+        return (one for one in self._addresses.items() if not one[0].startswith(self.prefixes))
 
     @property
     def addresses(self) -> frozenset[str]:
         """All of this host's."""
-        return frozenset().union(*self._addresses.values())
+        return frozenset().union(*(its for _, its in self._of_host()))
 
     def endpoints(self, endpoints: Iterable[HostEndpoint]) -> dict[str, HostEndpoint]:
         """Interface, or ANY_INTERFACE, → the endpoint in force: of several the one whose name is lowest."""
         ordered = sorted(endpoints, key=lambda one: one.name)
         found: dict[str, HostEndpoint] = {}
-        for name, addresses in self._addresses.items():
+        for name, addresses in self._of_host():
             for one in ordered:
                 if one.interface == name or (not one.interface and addresses & set(one.expected_ips)):
                     found[name] = one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from felix.filter_rules import Mark, SetMark
 
@@ -17,7 +18,12 @@ class Marks:
     drop: int
     scratch0: int
     scratch1: int
-    wireguard: int
+    wireguard: int  # 0 where the mask has no bit for it
+
+    @property
+    def ours(self) -> int:
+        """What rules say to each other. The rest of the mask is others' to read: WireGuard's bit leads its own packets."""
+        return self.accept | self.next_tier | self.drop | self.scratch0 | self.scratch1
 
     @property
     def verdicts(self) -> int:
@@ -28,29 +34,36 @@ class Marks:
         return self.next_tier | self.scratch0 | self.scratch1
 
 
-def marks_of(mask: int) -> Marks:
-    """Raises ValueError if the mask has fewer than six bits."""
+def marks_of(mask: int, *, has_wireguard: bool = True) -> Marks:
+    """From the lowest bit up. Raises ValueError if the mask has fewer than five bits, or six with WireGuard."""
     bits = [1 << place for place in range(32) if mask >> place & 1]
-    if len(bits) < 6:
-        raise ValueError(f"mark mask {mask:#x} has {len(bits)} bits, and 6 are needed")
-    return Marks(mask, *bits[:6])
+    needed = 6 if has_wireguard else 5
+    if len(bits) < needed:
+        raise ValueError(f"mark mask {mask:#x} has {len(bits)} bits, and {needed} are needed")
+    return Marks(mask, *[*bits, 0][:6])
 
 
+# Few bits and tens of thousands of rules that ask for them.
+@cache
 def is_set(bits: int) -> Mark:
     return Mark(bits, bits)
 
 
+@cache
 def is_clear(bits: int) -> Mark:
     return Mark(0, bits)
 
 
+@cache
 def is_any_set(bits: int) -> Mark:
     return Mark(0, bits, negated=True)
 
 
+@cache
 def put(bits: int) -> SetMark:
     return SetMark(bits, bits)
 
 
+@cache
 def clear(bits: int) -> SetMark:
     return SetMark(0, bits)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from felix.desired import Entity, IPVersion, PolicyRule, PortRange
+from felix.desired import ANYTHING, Entity, IPVersion, PolicyRule, PortRange
 from felix.filter_rules import (
     ICMP,
     Criterion,
@@ -30,14 +30,17 @@ from felix.rules.marks import Marks, clear, is_clear, is_set, put
 
 MAX_SLOTS = 15  # of iptables' multiport; a range takes two
 EVERYTHING = ("0.0.0.0/0", "::/0")
+ICMP_OF: dict[IPVersion, int] = {4: 1, 6: 58}
+SMALL = 4  # alternatives up to so many become rules of their own: a set without a name costs the kernel more
+MAX_WAYS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """`before` are rules that only prepare; a packet is found if all of one of `ways` holds."""
+    """`before` are rules that only prepare; a packet is found if all of `criteria` hold then."""
 
     before: tuple[Rule, ...] = ()
-    ways: tuple[tuple[Criterion, ...], ...] = ((),)
+    criteria: tuple[Criterion, ...] = ()
 
 
 @dataclass(slots=True)
@@ -53,50 +56,48 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
     """None: no packet of this IP version can be meant."""
     if rule.ip_version not in (None, version):
         return None
-    nets = [_of_version(one, version) for one in _lists(rule)]
-    if any(one is None for one in nets):
-        return None
-    source_nets, source_not, destination_nets, destination_not = (one or () for one in nets)
-    parts = Parts()
-    protocol = [] if rule.protocol is None else [Protocol(rule.protocol)]
-    parts.always += protocol
-    for side, entity, positive in (
-        ("source", rule.source, source_nets), ("destination", rule.destination, destination_nets),
+    asks_for_type = rule.icmp is not None or rule.not_icmp is not None
+    if asks_for_type and rule.protocol not in (None, ICMP_OF[version]):
+        return None  # the type's protocol is the IP version's: one rule cannot ask for both of two
+    source, destination = rule.source, rule.destination
+    nets = []
+    for given, negated in (
+        (source.nets, False), (source.not_nets, True), (destination.nets, False), (destination.not_nets, True),
     ):  # fmt: skip
-        _add_positive(parts, side, entity, positive, protocol, has_alternatives)  # type: ignore[arg-type]
+        ours = _of_version(given, version, negated=negated) if given else ()
+        if ours is None:
+            return None
+        nets.append(ours)
+    parts = Parts()
+    number = ICMP_OF[version] if asks_for_type else rule.protocol
+    protocol = [] if number is None else [Protocol(number)]
+    parts.always += protocol
+    if source is not ANYTHING:
+        _add_positive(parts, "source", source, nets[0], protocol, has_alternatives)
+    if destination is not ANYTHING:
+        _add_positive(parts, "destination", destination, nets[2], protocol, has_alternatives)
     if rule.icmp is not None:
         parts.always.append(ICMP(*rule.icmp))
     if rule.not_protocol is not None:
         parts.always.append(Protocol(rule.not_protocol, negated=True))
-    for side, entity, negative in (
-        ("source", rule.source, source_not), ("destination", rule.destination, destination_not),
-    ):  # fmt: skip
-        _add_negative(parts, side, entity, negative, protocol, has_alternatives)  # type: ignore[arg-type]
+    if source is not ANYTHING:
+        _add_negative(parts, "source", source, nets[1], protocol, has_alternatives)
+    if destination is not ANYTHING:
+        _add_negative(parts, "destination", destination, nets[3], protocol, has_alternatives)
     if rule.not_icmp is not None:
         parts.always.append(ICMP(*rule.not_icmp, negated=True))
-    return _alternatives(parts) if has_alternatives else _blocks(parts, marks)
+    return _alternatives(parts, marks) if has_alternatives else _blocks(parts, marks)
 
 
-def _lists(rule: PolicyRule) -> Iterator[tuple[tuple[str, ...], bool]]:
-    for entity in (rule.source, rule.destination):
-        yield entity.nets, False
-        yield entity.not_nets, True
-
-
-def _of_version(given: tuple[tuple[str, ...], bool], version: IPVersion) -> tuple[str, ...] | None:
+def _of_version(nets: tuple[str, ...], version: IPVersion, *, negated: bool) -> tuple[str, ...] | None:
     """Those of one IP version; None if the rule is not for it: all were of the other one, or everything is excluded.
 
     Excluded networks make a rule one for their version too, as in Calico: `allow from not 10.0.0.0/8` opens no IPv6.
     """
-    nets, negated = given
     ours = tuple(one for one in nets if (":" in one) == (version == 6))
     if negated and any(one in EVERYTHING for one in ours):
         return None
-    return None if nets and not ours else ours
-
-
-SMALL = 4  # alternatives up to so many become rules of their own: a set without a name costs the kernel more
-MAX_WAYS = 16
+    return ours or None
 
 
 def _add_positive(
@@ -114,7 +115,7 @@ def _add_positive(
     ways: list[tuple[Criterion, ...]] = [(*protocol, Ports(side, group)) for group in groups]
     ways += [(InPortSet(side, one),) for one in entity.named_ports]
     if len(ways) == 1:
-        parts.always += [one for one in ways[0] if one not in parts.always]
+        parts.always.append(ways[0][-1])  # the protocol is among them
     elif ways:
         parts.choices.append(ways)
 
@@ -162,7 +163,7 @@ def port_groups(ranges: Iterable[PortRange]) -> Iterator[tuple[PortRange, ...]]:
         yield tuple(group)
 
 
-def _alternatives(parts: Parts) -> Finder:
+def _alternatives(parts: Parts, marks: Marks) -> Finder:
     """Every combination of choices, unless they are too many: then the longest lists become sets."""
     while prod(len(one) for one in parts.choices) > MAX_WAYS and (longest := _longest(parts.choices)) is not None:
         parts.choices.remove(longest)
@@ -171,7 +172,11 @@ def _alternatives(parts: Parts) -> Finder:
     for chosen in itertools.product(*parts.choices):
         more = [one for way in chosen for one in way if one not in parts.always]
         ways.append((*parts.always, *more))
-    return Finder((), tuple(ways))
+    if len(ways) == 1:
+        return Finder((), ways[0])
+    # A packet that is found both ways is to be counted, and logged, once.
+    found = marks.scratch0
+    return Finder((Rule((), clear(found)), *(Rule(way, put(found)) for way in ways)), (is_set(found),))
 
 
 def _longest(choices: list[list[tuple[Criterion, ...]]]) -> list[tuple[Criterion, ...]] | None:
@@ -187,7 +192,7 @@ def _as_one(choice: list[tuple[Criterion, ...]]) -> Criterion:
 
 def _blocks(parts: Parts, marks: Marks) -> Finder:
     if not parts.choices and not parts.none_of:
-        return Finder((), (tuple(parts.always),))
+        return Finder((), tuple(parts.always))
     holds, this = marks.scratch0, marks.scratch1
     first, *others = parts.choices or [[]]
     before = [Rule((), SetMark(0 if first else holds, holds | this))]
@@ -197,4 +202,4 @@ def _blocks(parts: Parts, marks: Marks) -> Finder:
         before += [Rule(way, put(this)) for way in block]
         before.append(Rule((is_clear(this),), clear(holds)))
     before += [Rule(way, clear(holds)) for way in parts.none_of]
-    return Finder(tuple(before), ((*parts.always, is_set(holds)),))
+    return Finder(tuple(before), (*parts.always, is_set(holds)))

@@ -28,7 +28,7 @@ FROM_HOST_FORWARD, TO_HOST_FORWARD = "cali-from-hep-forward", "cali-to-hep-forwa
 WORKLOAD_TO_HOST, CIDR_BLOCK = "cali-wl-to-host", "cali-cidr-block"
 FAILSAFE_IN, FAILSAFE_OUT = "cali-failsafe-in", "cali-failsafe-out"
 NAT_OUTGOING, FLOATING_DNAT, FLOATING_SNAT = "cali-nat-outgoing", "cali-fip-dnat", "cali-fip-snat"
-RPF_SKIP = "cali-rpf-skip"
+RPF_SKIP, WIREGUARD_MARK, EGRESS_DSCP = "cali-rpf-skip", "cali-wireguard-incoming-mark", "cali-egress-dscp"
 ANY_INTERFACE = "any-interface-at-all"
 
 

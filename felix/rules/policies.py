@@ -7,10 +7,10 @@ policy's chain counts and decides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from felix.desired import IPVersion, Policy, PolicyRule, Profile
-from felix.filter_rules import Action, Chain, Drop, Log, NFLog, Reject, Return, Rule
+from felix.desired import IPVersion, Policy, PolicyId, PolicyRule, Profile
+from felix.filter_rules import Action, Chain, Drop, Log, NFLog, Reject, Return, Rule, Table
 from felix.rules import names
 from felix.rules.marks import Marks, is_set, put
 from felix.rules.matching import find
@@ -32,10 +32,24 @@ class Dialect:
     has_verdict_maps: bool
     settings: RuleSettings
     marks: Marks
+    table: Table = "filter"
+
+    def within(self, table: Table) -> Dialect:
+        return self if table == self.table else replace(self, table=table)
+
+    @property
+    def rejects(self) -> bool:
+        """Only where the kernel can: neither raw nor mangle may answer (Calico asks for it, and iptables refuses)."""
+        return self.settings.deny == "REJECT" and self.table == "filter"
 
     @property
     def deny(self) -> Action:
-        return Reject() if self.settings.deny == "REJECT" else Drop()
+        return Reject() if self.rejects else Drop()
+
+    @property
+    def deny_word(self) -> str:
+        """For comments."""
+        return "Reject" if self.rejects else "Drop"
 
     def denials(self, who: str, rule: str, direction: Direction) -> Iterator[Action]:
         """To report a packet and end it."""
@@ -55,57 +69,60 @@ def denied_prefix(who: str, rule: str, direction: Direction) -> str:
     return f"D|{who}{tail}"
 
 
-def policy_chains(policy: Policy, dialect: Dialect) -> list[Chain]:
+@dataclass(frozen=True, slots=True)
+class OwnedChain:
+    """A policy's or profile's chain of one direction; `counts` says of each of its rules which of the owner's it counts."""
+
+    owner: PolicyId | str  # a profile by its name
+    direction: Direction
+    chain: Chain
+    counts: tuple[int | None, ...]
+
+
+def policy_chains(policy: Policy, dialect: Dialect) -> list[OwnedChain]:
     """Ingress and egress."""
     place = "/".join(filter(None, (policy.id.namespace, policy.id.name)))
+    who = f"{policy.tier}/{names.policy_name(policy.id)}"
+    title = f"{policy.id.kind} {place}"
     return [
-        Chain(
-            names.policy_chain(policy.id, direction),
-            _commented(
-                f"{policy.id.kind} {place} {'ingress' if direction == 'inbound' else 'egress'}",
-                [rule for rule, _ in indexed_rules(policy, direction, dialect)],
-            ),
-        )
+        _chain(policy.id, direction, names.policy_chain(policy.id, direction), title, _rules(
+            policy.inbound if direction == "inbound" else policy.outbound,
+            direction, who, dialect, decides=not policy.id.is_staged,
+        ))
         for direction in DIRECTIONS
-    ]
+    ]  # fmt: skip
 
 
-def profile_chains(profile: Profile, dialect: Dialect) -> list[Chain]:
+def profile_chains(profile: Profile, dialect: Dialect) -> list[OwnedChain]:
     return [
-        Chain(
-            names.profile_chain(profile.name, direction),
-            _commented(
-                f"Profile {profile.name} {'ingress' if direction == 'inbound' else 'egress'}",
-                [rule for rule, _ in indexed_rules(profile, direction, dialect)],
-            ),
-        )
+        _chain(profile.name, direction, names.profile_chain(profile.name, direction), f"Profile {profile.name}", _rules(
+            profile.inbound if direction == "inbound" else profile.outbound,
+            direction, f"{PROFILE}{profile.name}", dialect, decides=True,
+        ))
         for direction in DIRECTIONS
-    ]
+    ]  # fmt: skip
 
 
-def indexed_rules(owner: Policy | Profile, direction: Direction, dialect: Dialect) -> list[tuple[Rule, int | None]]:
-    """The chain's rules, each with the index of the policy's rule whose packets its counter counts, if it does."""
-    rules = owner.inbound if direction == "inbound" else owner.outbound
-    if isinstance(owner, Policy):
-        who, decides = f"{owner.tier}/{names.policy_name(owner.id)}", not owner.id.is_staged
-    else:
-        who, decides = f"{PROFILE}{owner.name}", True
-    return _rules(rules, direction, who, dialect, decides=decides)
-
-
-def _commented(comment: str, rules: list[Rule]) -> tuple[Rule, ...]:
-    """A return at the end says nothing; an empty chain gets a rule that only counts."""
-    while rules and rules[-1] == Rule((), Return()):
-        rules.pop()
-    if not rules:
-        return (Rule((), None, (comment,)),)
-    first = rules[0]
-    return (Rule(first.criteria, first.action, (comment, *first.comments)), *rules[1:])
+def _chain(
+    owner: PolicyId | str, direction: Direction, name: str, title: str, found: list[tuple[Rule, int | None]]
+) -> OwnedChain:
+    """A return at the end says nothing, unless it counts; an empty chain gets a rule that only counts."""
+    while found and isinstance(found[-1][0].action, Return) and found[-1][1] is None:
+        found.pop()
+    if not found:
+        found = [(Rule(), None)]
+    first, index = found[0]
+    comment = f"{title} {'ingress' if direction == 'inbound' else 'egress'}"
+    found[0] = Rule(first.criteria, first.action, (comment, *first.comments)), index
+    return OwnedChain(
+        owner, direction, Chain(name, tuple(rule for rule, _ in found)), tuple(index for _, index in found)
+    )
 
 
 def _rules(
     rules: Sequence[PolicyRule], direction: Direction, who: str, dialect: Dialect, *, decides: bool
 ) -> list[tuple[Rule, int | None]]:
+    """Each with the index of the policy's rule whose packets its counter counts, if it does."""
     found: list[tuple[Rule, int | None]] = []
     for index, rule in enumerate(rules):
         finder = find(rule, dialect.version, dialect.marks, has_alternatives=dialect.has_alternatives)
@@ -115,7 +132,7 @@ def _rules(
         # A staged rule's first match is counted, and ends its chain.
         act, then = _act(rule, direction, who, index, dialect) if decides else (Return(), [])
         found += [(Rule(one.criteria, one.action, comments), None) for one in finder.before]
-        found += [(Rule(way, act, comments), index) for way in finder.ways]
+        found.append((Rule(finder.criteria, act, comments), index))
         found += [(Rule(one.criteria, one.action, comments), None) for one in then]
     return found
 

@@ -5,9 +5,10 @@ Only `apply` is a coroutine: it awaits the packet filter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from felix.claims import Claims
 from felix.desired import (
     HostEndpoint,
     HostEndpointRemove,
@@ -17,6 +18,7 @@ from felix.desired import (
     IPSetDelta,
     IPSetRemove,
     IPSetUpdate,
+    IPVersion,
     Message,
     Policy,
     PolicyId,
@@ -28,7 +30,6 @@ from felix.desired import (
     ProfileRemove,
     ProfileUpdate,
     ServiceCIDRsUpdate,
-    TierPolicies,
     VTEPRemove,
     VTEPUpdate,
     WorkloadEndpoint,
@@ -36,18 +37,18 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
-from felix.filter_rules import Chain, Table
+from felix.filter_rules import Table
 from felix.ports import Failure, PacketFilter
-from felix.rules import names, static
-from felix.rules.address_sets import AddressSets
-from felix.rules.dispatch import host_dispatch, workload_dispatch
-from felix.rules.endpoints import Built, host_chains, workload_chains
-from felix.rules.interfaces import HostInterfaces
+from felix.rules import static
+from felix.rules.address_sets import AddressSets, whole
+from felix.rules.dispatch import workload_dispatch
+from felix.rules.endpoints import workload_chains
+from felix.rules.host_rules import HostRules
 from felix.rules.marks import marks_of
-from felix.rules.policies import Dialect, policy_chains, profile_chains
-from felix.rules.sections import Sections
+from felix.rules.nat import nat_chains
+from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
+from felix.rules.sections import Section, Sections, SharedChains
 from felix.rules.settings import RuleSettings
-from felix.sync.claims import Claims
 
 
 class RuleProgrammer:
@@ -60,17 +61,17 @@ class RuleProgrammer:
         self.policies: dict[PolicyId, Policy] = {}
         self.profiles: dict[str, Profile] = {}
         self.workloads: dict[WorkloadId, WorkloadEndpoint] = {}
-        self.hosts: dict[str, HostEndpoint] = {}
         self._services = ServiceCIDRsUpdate()
-        self._interfaces = HostInterfaces(settings.interface_prefixes)
-        self._groups: dict[tuple[Table, str], int] = {}  # how many endpoints use it
-        self._groups_of: dict[WorkloadId | str, frozenset[tuple[Table, str]]] = {}
+        self._groups = SharedChains(self._sections)  # of policies
+        self.hosts = HostRules(self._sections, self._groups, settings.interface_prefixes)
         self._dirty_policies: set[PolicyId] = set()
+        self._grouped_by: dict[PolicyId, str] = {}  # the selectors by which endpoints' policies were grouped
+        self._regrouped: set[PolicyId] = set()  # that have another one now
         self._dirty_profiles: set[str] = set()
-        self._dirty_workloads: set[WorkloadId] = set()
+        self._dirty_interfaces: set[str] = set()  # of workloads
         self._stale: set[str] = set()  # parts that are built anew as a whole
-        self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
         self._claims = Claims()
+        self._owned: dict[Section, dict[Table, list[OwnedChain]]] = {}
         self.reconfigure(settings)
 
     def reconfigure(self, settings: RuleSettings) -> None:
@@ -81,14 +82,15 @@ class RuleProgrammer:
             self.filter.has_alternatives,
             self.filter.has_verdict_maps,
             settings,
-            marks_of(settings.mark_mask),
+            marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6)),
         )
-        self._interfaces.prefixes = settings.interface_prefixes
+        self.hosts.interfaces.prefixes = settings.interface_prefixes
+        self.sets.set_this_host(self.hosts.interfaces.addresses)
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
         self._dirty_profiles |= self.profiles.keys()
-        self._dirty_workloads |= self.workloads.keys()
-        self._stale |= {"static", "hosts", "dispatch", "nat", "raw"}
+        self._dirty_interfaces |= self._claims.owners.keys()
+        self._stale |= {"static", "hosts", "dispatch", "nat", "raw", "mangle"}
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
@@ -100,25 +102,22 @@ class RuleProgrammer:
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
-        if self._interfaces.change(name, state, addresses):
-            self.sets.set_this_host(self._interfaces.addresses)
+        if self.hosts.interfaces.change(name, state, addresses):
+            self.sets.set_this_host(self.hosts.interfaces.addresses)
             self._stale.add("hosts")
 
     def _take_policy(self, message: PolicyUpdate) -> None:
         policy = message.policy
-        before = self.policies.get(policy.id)
         self.policies[policy.id] = policy
         self._dirty_policies.add(policy.id)
-        if before is not None and before.selector != policy.selector:
-            # Who is under it may have to be grouped otherwise.
-            self._dirty_workloads |= {
-                one.id for one in self.workloads.values() if any(policy.id in t.ingress + t.egress for t in one.tiers)
-            }
-            self._stale.add("hosts")
+        if self._grouped_by.get(policy.id, policy.selector) != policy.selector:
+            self._regrouped.add(policy.id)
 
     def _take_policy_gone(self, message: PolicyRemove) -> None:
         self.policies.pop(message.id, None)
         self._dirty_policies.add(message.id)
+        if self._grouped_by.pop(message.id, None) is not None:
+            self._regrouped.add(message.id)
 
     def _take_profile(self, message: ProfileUpdate) -> None:
         self.profiles[message.profile.name] = message.profile
@@ -130,31 +129,35 @@ class RuleProgrammer:
 
     def _take_workload(self, message: WorkloadUpdate) -> None:
         endpoint = message.endpoint
+        self._workload_changed(self.workloads.get(endpoint.id))
         self.workloads[endpoint.id] = endpoint
+        self._workload_changed(endpoint)
         self._ownership_changed(self._claims.claim(endpoint.id, endpoint.interface))
-        self._workload_changed(endpoint.id)
 
     def _take_workload_gone(self, message: WorkloadRemove) -> None:
-        self.workloads.pop(message.id, None)
+        self._workload_changed(self.workloads.pop(message.id, None))
         self._ownership_changed(self._claims.forget(message.id))
-        self._workload_changed(message.id)
 
-    def _workload_changed(self, id: WorkloadId) -> None:
-        self._dirty_workloads.add(id)
-        self._stale |= {"nat", "raw"}
+    def _workload_changed(self, endpoint: WorkloadEndpoint | None) -> None:
+        """Before and after: it may have moved to another interface."""
+        if endpoint is not None:
+            self._dirty_interfaces.add(endpoint.interface)
+            self._stale |= _parts_with(endpoint)
 
     def _ownership_changed(self, workloads: set[WorkloadId]) -> None:
+        """Their interfaces are dirty already: one of them is whose claim changed, and the others had or get the same."""
         if workloads:
-            self._dirty_workloads |= workloads
             self._stale.add("dispatch")
+        for id in workloads:
+            self._stale |= _parts_with(self.workloads.get(id))
 
     def _take_host(self, message: HostEndpointUpdate) -> None:
-        self.hosts[message.endpoint.name] = message.endpoint
-        self._stale.add("hosts")
+        self.hosts.endpoints[message.endpoint.name] = message.endpoint
+        self._stale |= {"hosts", "mangle"}
 
     def _take_host_gone(self, message: HostEndpointRemove) -> None:
-        self.hosts.pop(message.name, None)
-        self._stale.add("hosts")
+        self.hosts.endpoints.pop(message.name, None)
+        self._stale |= {"hosts", "mangle"}
 
     def _take_services(self, message: ServiceCIDRsUpdate) -> None:
         self._services = message
@@ -184,7 +187,8 @@ class RuleProgrammer:
 
     def complete(self) -> None:
         """Hand over everything that has changed."""
-        self.sets.complete()
+        if self._regrouped:
+            self._regroup()
         if "static" in self._stale:
             self._build_static()
         if "hosts" in self._stale:
@@ -193,27 +197,44 @@ class RuleProgrammer:
             self._build_policy(policy)
         for profile in self._dirty_profiles:
             self._build_profile(profile)
-        for workload in self._dirty_workloads:
-            self._build_workload(workload)
+        for interface in self._dirty_interfaces:
+            self._build_workload(interface)
         if "dispatch" in self._stale:
             self._build_dispatch()
         if "nat" in self._stale:
             self._build_nat()
         if "raw" in self._stale:
             self._build_raw()
-        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_workloads, self._stale):
+        if "mangle" in self._stale:
+            self._build_mangle()
+        self.sets.complete()
+        for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_interfaces, self._stale):
             dirty.clear()
 
     def _build_static(self) -> None:
         self._sections.put(
             ("static",),
-            {
-                "filter": static.filter_chains(self.dialect, self._services),
-                "mangle": static.mangle_chains(self.dialect),
-            },
+            {"filter": static.filter_chains(self.dialect, self._services)},
         )
         for (table, hook), rules in static.hooks(self.dialect).items():
             self.filter.set_hook(table, hook, rules)
+
+    def _build_hosts(self) -> None:
+        for owner in self.hosts.build(self.dialect, self._selector_of):
+            if isinstance(owner, str):
+                self._dirty_profiles.add(owner)
+            else:
+                self._dirty_policies.add(owner)
+
+    def _build_mangle(self) -> None:
+        dscp: dict[str, int] = {}
+        endpoints: list[WorkloadEndpoint | HostEndpoint] = [*self.hosts.endpoints.values()]
+        endpoints += [self.workloads[id] for id in self._claims.owners.values()]
+        for one in endpoints:
+            if one.qos is not None and one.qos.dscp is not None:
+                dscp.update(dict.fromkeys(_nets_of(one, self.filter.version), one.qos.dscp))
+        self.sets.set_dscp_sources(dscp)
+        self._sections.put(("mangle",), {"mangle": static.mangle_chains(self.dialect.within("mangle"), dscp)})
 
     def _build_nat(self) -> None:
         nats = [
@@ -222,7 +243,7 @@ class RuleProgrammer:
             for pair in self.workloads[id].nats
             if (":" in pair[0]) == (self.filter.version == 6)
         ]
-        chains = static.nat_chains(
+        chains = nat_chains(
             self.dialect, has_masqueraded_pools=self.sets.has_masqueraded_pools, nats=nats, tunnels=self._tunnels()
         )
         self._sections.put(("nat",), {"nat": chains})
@@ -244,23 +265,36 @@ class RuleProgrammer:
             for cidr in self.workloads[id].allowed_source_prefixes
             if self.settings.allows_spoofing
         ]
-        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect, sorted(spoofers))})
+        self._sections.put(("raw",), {"raw": static.raw_chains(self.dialect.within("raw"), sorted(spoofers))})
 
     def _build_policy(self, id: PolicyId) -> None:
         policy = self.policies.get(id)
-        if policy is None:
-            self._sections.drop(("policy", *id))
-            return
-        self._sections.put(("policy", *id), dict.fromkeys(self.tables_of(policy), policy_chains(policy, self.dialect)))
+        tables = [] if policy is None else self.tables_of(policy)
+        self._put_owned(
+            ("policy", *id), {table: policy_chains(policy, self.dialect.within(table)) for table in tables if policy}
+        )
 
     def _build_profile(self, name: str) -> None:
         profile = self.profiles.get(name)
-        if profile is None:
-            self._sections.drop(("profile", name))
-            return
-        self._sections.put(
-            ("profile", name), dict.fromkeys(self.tables_of(profile), profile_chains(profile, self.dialect))
+        tables = [] if profile is None else self.tables_of(profile)
+        self._put_owned(
+            ("profile", name),
+            {table: profile_chains(profile, self.dialect.within(table)) for table in tables if profile},
         )
+
+    def _put_owned(self, section: Section, chains: dict[Table, list[OwnedChain]]) -> None:
+        self._sections.put(section, {table: [one.chain for one in some] for table, some in chains.items()})
+        if chains:
+            self._owned[section] = chains
+        else:
+            self._owned.pop(section, None)
+
+    def owned_chains(self) -> Iterator[tuple[Table, OwnedChain]]:
+        """Whose the chains of policies and profiles are, and which of their rules count which of the owner's."""
+        for chains in self._owned.values():
+            for table, some in chains.items():
+                for one in some:
+                    yield table, one
 
     def tables_of(self, owner: Policy | Profile) -> list[Table]:
         """Where its chains stand."""
@@ -268,19 +302,31 @@ class RuleProgrammer:
         if isinstance(owner, Policy):
             tables = ["raw"] if owner.is_untracked else ["mangle"] if owner.is_pre_dnat else ["filter"]
         name = owner.id if isinstance(owner, Policy) else owner.name
-        return [*tables, "mangle"] if name in self._mangled and "mangle" not in tables else tables
+        return [*tables, "mangle"] if name in self.hosts.needed_in_mangle and "mangle" not in tables else tables
 
-    def _build_workload(self, id: WorkloadId) -> None:
-        endpoint = self.workloads.get(id)
-        if endpoint is None or not self._claims.owns(id):
-            self._sections.drop(("workload", *id))
-            self._use_groups(id, {})
-            return
-        self._hand_over(("workload", *id), id, workload_chains(endpoint, self.dialect, self._selector_of))
+    def _build_workload(self, interface: str) -> None:
+        """By interface, as the chains are named: where two workloads swap theirs, neither takes away the other's."""
+        owner = self._claims.owners.get(interface)
+        if owner is None:
+            self._groups.drop(("workload", interface))
+        else:
+            built = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
+            self._groups.put(("workload", interface), built.chains, built.groups)
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
-        return policy.selector if policy is not None else ""
+        selector = self._grouped_by[id] = policy.selector if policy is not None else ""
+        return selector
+
+    def _regroup(self) -> None:
+        """Endpoints under these policies: neighbours of one selector share a chain."""
+        self._dirty_interfaces |= {
+            one.interface
+            for one in self.workloads.values()
+            if any(not self._regrouped.isdisjoint(some) for tier in one.tiers for some in (tier.ingress, tier.egress))
+        }
+        self._stale.add("hosts")
+        self._regrouped.clear()
 
     def _build_dispatch(self) -> None:
         chains, maps = workload_dispatch(self._claims.owners, self.dialect)
@@ -288,76 +334,22 @@ class RuleProgrammer:
         for name, targets in maps.items():
             self.filter.set_map("filter", name, targets)
 
-    def _build_hosts(self) -> None:
-        """All host endpoints at once: there are few, and which interface has which depends on all of them."""
-        on = self._interfaces.endpoints(self.hosts.values())
-        former = set(self._sections.of_kind("host"))
-        used: set[tuple[str, ...]] = set()
-        for interface, endpoint in on.items():
-            used.add(("host", interface))
-            built = host_chains(endpoint, interface, self.dialect, self._selector_of)
-            self._hand_over(("host", interface), f"host {interface}", built)
-        for section in former - used:
-            self._sections.drop(section)
-            self._use_groups(f"host {section[1]}", {})
-        self._build_host_dispatch(on)
-        mangled = frozenset(_needed_in_mangle(on.values()))
-        changed = mangled ^ self._mangled
-        self._mangled = mangled
-        self._dirty_policies |= {one for one in changed if isinstance(one, PolicyId)}
-        self._dirty_profiles |= {one for one in changed if isinstance(one, str)}
 
-    def _build_host_dispatch(self, on: dict[str, HostEndpoint]) -> None:
-        dialect = self.dialect
-        untracked = [name for name, one in on.items() if one.untracked_tiers and name != names.ANY_INTERFACE]
-        pre_dnat = [name for name, one in on.items() if one.pre_dnat_tiers]
-        self._sections.put(
-            ("host dispatch",),
-            {
-                "filter": [
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", on, dialect),
-                    *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
-                    *host_dispatch(names.FROM_HOST_FORWARD, "in", "cali-fhfw-", on, dialect),
-                    *host_dispatch(names.TO_HOST_FORWARD, "out", "cali-thfw-", on, dialect),
-                ],
-                "raw": [
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", untracked, dialect),
-                    *host_dispatch(names.TO_HOST, "out", "cali-th-", untracked, dialect),
-                ],
-                "mangle": [
-                    # In Calico the pre-DNAT policies for all interfaces meet the packets of named host endpoints too.
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", pre_dnat, dialect, spared=on),
-                    *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
-                ],
-            },
-        )
-
-    def _hand_over(self, section: tuple[str, ...], user: WorkloadId | str, built: Built) -> None:
-        # The groups first: chains may name what was told before.
-        self._use_groups(user, {(t, n): chain for t, some in built.groups.items() for n, chain in some.items()})
-        self._sections.put(section, built.chains)
-
-    def _use_groups(self, user: WorkloadId | str, groups: dict[tuple[Table, str], Chain]) -> None:
-        before, now = self._groups_of.pop(user, frozenset()), frozenset(groups)
-        for key in now - before:
-            self._groups[key] = self._groups.get(key, 0) + 1
-            self._sections.put(("group", *key), {key[0]: [groups[key]]})
-        for key in before - now:
-            self._groups[key] -= 1
-            if not self._groups[key]:
-                del self._groups[key]
-                self._sections.drop(("group", *key))
-        if now:
-            self._groups_of[user] = now
+def _parts_with(endpoint: WorkloadEndpoint | None) -> set[str]:
+    """The parts that tell of it beside its own chains."""
+    if endpoint is None:
+        return set()
+    has = {
+        "nat": endpoint.nats,
+        "raw": endpoint.allowed_source_prefixes,
+        "mangle": endpoint.qos is not None and endpoint.qos.dscp is not None,
+    }
+    return {part for part, it_has in has.items() if it_has}
 
 
-def _needed_in_mangle(endpoints: Iterable[HostEndpoint]) -> Iterable[PolicyId | str]:
-    """What the mangle table's host chains jump to: egress policies, profiles."""
-    for endpoint in endpoints:
-        yield from endpoint.profiles
-        tiers: tuple[TierPolicies, ...] = endpoint.tiers
-        for tier in tiers:
-            yield from tier.egress
+def _nets_of(endpoint: WorkloadEndpoint | HostEndpoint, version: IPVersion) -> list[str]:
+    nets = endpoint.expected_ips if isinstance(endpoint, HostEndpoint) else endpoint.ipv4_nets + endpoint.ipv6_nets
+    return [whole(one) for one in nets if (":" in one) == (version == 6)]
 
 
 TAKERS: dict[type[Any], Callable[[RuleProgrammer, Any], None]] = {

@@ -44,3 +44,38 @@ class Sections:
 
     def of_kind(self, kind: str) -> list[Section]:
         return [section for section in self._given if section[0] == kind]
+
+
+class SharedChains:
+    """Chains that several sections jump to, kept as long as one does. Their names say what is in them."""
+
+    def __init__(self, sections: Sections) -> None:
+        self._sections = sections
+        self._users: dict[tuple[Table, str], int] = {}
+        self._of: dict[Section, frozenset[tuple[Table, str]]] = {}
+
+    def put(
+        self, section: Section, chains: Mapping[Table, Iterable[Chain]], shared: Mapping[Table, Mapping[str, Chain]]
+    ) -> None:
+        """These are now the section's chains, and what they jump to."""
+        self._use(section, shared)
+        self._sections.put(section, chains)
+
+    def drop(self, section: Section) -> None:
+        self.put(section, {}, {})
+
+    def _use(self, user: Section, chains: Mapping[Table, Mapping[str, Chain]]) -> None:
+        now = {(table, name): chain for table, some in chains.items() for name, chain in some.items()}
+        before = self._of.pop(user, frozenset())
+        for key, chain in now.items():
+            # Even one that is known: with another mark mask it is another chain.
+            self._sections.put(("shared", *key), {key[0]: [chain]})
+        for key in now.keys() - before:
+            self._users[key] = self._users.get(key, 0) + 1
+        for key in before - now.keys():
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key]
+                self._sections.drop(("shared", *key))
+        if now:
+            self._of[user] = frozenset(now)

@@ -54,6 +54,7 @@ class RuleSettings:
     wireguard_device: str = "wireguard.cali"
     wireguard_port_v6: int = 0
     wireguard_device_v6: str = "wg-v6.cali"
+    wireguard_encrypts_host: bool = False
     allows_vxlan_from_workloads: bool = False
     allows_ipip_from_workloads: bool = False
     service_loop: Literal["Drop", "Reject", "Disabled"] = "Drop"

@@ -5,13 +5,11 @@ The order of each chain is Calico's (felix/rules/static.go).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from felix.desired import PortRange, ServiceCIDRsUpdate
 from felix.filter_rules import (
-    DNAT,
     ICMP,
-    SNAT,
     Accept,
     Action,
     AddressType,
@@ -26,7 +24,6 @@ from felix.filter_rules import (
     InInterface,
     InSet,
     Jump,
-    Masquerade,
     Net,
     NoTrack,
     OutInterface,
@@ -36,6 +33,7 @@ from felix.filter_rules import (
     Return,
     ReversePathFails,
     Rule,
+    SetDSCP,
     Table,
 )
 from felix.rules import names
@@ -46,6 +44,7 @@ from felix.rules.settings import Failsafe
 TCP, UDP, IPIP, ICMPV6 = 6, 17, 4, 58
 ALL_POOLS, MASQUERADED_POOLS = "network-ip-pools", "masq-ipam-pools"
 ALL_HOSTS, ALL_VXLAN, THIS_HOST = "all-hosts-net", "all-vxlan-net", "this-host"
+DSCP_SOURCES = "dscp-src-net"
 FLOWS = Conntrack(frozenset(("RELATED", "ESTABLISHED")))
 LOCAL_SOURCE, LOCAL_DESTINATION = AddressType("source"), AddressType("destination")
 # What a workload needs of its host to find it: multicast listeners, routers and neighbours.
@@ -133,7 +132,7 @@ def _input(dialect: Dialect) -> Iterator[Rule]:
             (Protocol(IPIP), InSet("source", ALL_HOSTS), LOCAL_DESTINATION), allow_filter(dialect),
             ("Allow IPIP packets from Calico hosts",),
         )  # fmt: skip
-        yield Rule((Protocol(IPIP),), dialect.deny, ("Drop IPIP packets from non-Calico hosts",))
+        yield Rule((Protocol(IPIP),), dialect.deny, (f"{dialect.deny_word} IPIP packets from non-Calico hosts",))
     if settings.has_vxlan_of(dialect.version):
         to_us = (Protocol(UDP), port("destination", settings.vxlan_port), LOCAL_DESTINATION)
         yield Rule(
@@ -148,7 +147,7 @@ def _input(dialect: Dialect) -> Iterator[Rule]:
     for way in workload_ways(dialect, "in"):
         yield Rule((way,), GoTo(names.WORKLOAD_TO_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect))
-    yield Rule((), clear(marks.mask))
+    yield Rule((), clear(marks.ours))
     yield Rule((), Jump(names.FROM_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect), ("Host endpoint policy accepted packet.",))
 
@@ -165,6 +164,9 @@ def _workload_to_host(dialect: Dialect) -> Iterator[Rule]:
     if settings.is_openstack:
         yield from _openstack_to_host(dialect)
     yield Rule((), Jump(names.FROM_WORKLOAD_DISPATCH))
+    if settings.filter_allow == "RETURN":
+        # Answers to what this host asked a workload: accepting, the endpoint's chain would not have let them get here.
+        yield Rule((FLOWS, is_set(dialect.marks.accept)), Return())
     action: Action = {"DROP": Drop(), "REJECT": Reject(), "ACCEPT": Accept(), "RETURN": Return()}[
         settings.endpoint_to_host
     ]  # type: ignore[assignment]
@@ -203,7 +205,7 @@ def _output(dialect: Dialect) -> Iterator[Rule]:
             (Protocol(UDP), port("destination", number), LOCAL_SOURCE), allow_filter(dialect),
             ("Allow outgoing Wireguard packets",),
         )  # fmt: skip
-    yield Rule((), clear(marks.mask))
+    yield Rule((), clear(marks.ours))
     yield Rule((DNATted(negated=True),), Jump(names.TO_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect), ("Host endpoint policy accepted packet.",))
 
@@ -259,6 +261,7 @@ def raw_chains(dialect: Dialect, spoofers: Sequence[tuple[str, str]]) -> list[Ch
         Chain("cali-PREROUTING", tuple(_raw_prerouting(dialect))),
         Chain("cali-OUTPUT", tuple(_raw_output(dialect))),
         Chain(names.RPF_SKIP, tuple(skip)),
+        Chain(names.WIREGUARD_MARK, tuple(_wireguard_mark(dialect))),
         *failsafe_chains(dialect, is_raw=True),
     ]
 
@@ -266,7 +269,9 @@ def raw_chains(dialect: Dialect, spoofers: Sequence[tuple[str, str]]) -> list[Ch
 def _raw_prerouting(dialect: Dialect) -> Iterator[Rule]:
     marks, settings = dialect.marks, dialect.settings
     is_workload = is_set(marks.scratch0)
-    yield Rule((), clear(marks.mask))
+    yield Rule((), clear(marks.ours))
+    if _encrypts_host(dialect):
+        yield Rule((), Jump(names.WIREGUARD_MARK))
     yield from _untracked_vxlan(dialect)
     for way in workload_ways(dialect, "in"):
         yield Rule((way,), put(marks.scratch0))
@@ -281,8 +286,25 @@ def _raw_prerouting(dialect: Dialect) -> Iterator[Rule]:
     yield Rule((is_set(marks.accept),), Accept())
 
 
+def _encrypts_host(dialect: Dialect) -> bool:
+    settings = dialect.settings
+    return settings.wireguard_encrypts_host and bool(settings.wireguard_port or settings.wireguard_port_v6)
+
+
+def _wireguard_mark(dialect: Dialect) -> Iterator[Rule]:
+    """What comes in encrypted is answered past the tunnel; without its mark the reverse path would be the tunnel's."""
+    if not _encrypts_host(dialect):
+        return
+    settings = dialect.settings
+    for device in ("lo", settings.wireguard_device, settings.wireguard_device_v6):
+        yield Rule((InInterface(device),), Return())
+    for way in workload_ways(dialect, "in"):
+        yield Rule((way,), Return())
+    yield Rule((), put(dialect.marks.wireguard))
+
+
 def _raw_output(dialect: Dialect) -> Iterator[Rule]:
-    yield Rule((), clear(dialect.marks.mask))
+    yield Rule((), clear(dialect.marks.ours))
     yield Rule((), Jump(names.TO_HOST))
     yield from _untracked_vxlan(dialect)
     yield Rule((is_set(dialect.marks.accept),), Accept())
@@ -296,9 +318,16 @@ def _untracked_vxlan(dialect: Dialect) -> Iterator[Rule]:
 # --- mangle ----------------------------------------------------------------------------------------------------------
 
 
-def mangle_chains(dialect: Dialect) -> list[Chain]:
+def mangle_chains(dialect: Dialect, dscp: Mapping[str, int]) -> list[Chain]:
+    """`dscp`: network of this IP version → the value that its packets leave the cluster with."""
     accepted = is_set(dialect.marks.accept)
     allow = allow_mangle(dialect)
+    leaving = (
+        InSet("source", DSCP_SOURCES),
+        InSet("destination", ALL_POOLS, negated=True),
+        InSet("destination", THIS_HOST, negated=True),
+    )
+    marking = [Rule(leaving, Jump(names.EGRESS_DSCP), ("set dscp for traffic leaving cluster.",))] if dscp else []
     return [
         Chain(
             "cali-PREROUTING",
@@ -312,96 +341,13 @@ def mangle_chains(dialect: Dialect) -> list[Chain]:
         Chain(
             "cali-POSTROUTING",
             (
+                *marking,
                 Rule((accepted,), Return()),
-                Rule((), clear(dialect.marks.mask)),
+                Rule((), clear(dialect.marks.ours)),
                 Rule((DNATted(),), Jump(names.TO_HOST)),
                 Rule((accepted,), Return(), ("Host endpoint policy accepted packet.",)),
             ),
         ),
+        Chain(names.EGRESS_DSCP, tuple(Rule((Net("source", net),), SetDSCP(dscp[net])) for net in sorted(dscp))),
         *failsafe_chains(dialect, is_raw=False),
     ]
-
-
-# --- nat -------------------------------------------------------------------------------------------------------------
-
-
-def nat_chains(
-    dialect: Dialect, *, has_masqueraded_pools: bool, nats: Sequence[tuple[str, str]], tunnels: Sequence[str]
-) -> list[Chain]:
-    """`nats`: (internal, external) addresses of this IP version; `tunnels`: devices of this node."""
-    return [
-        Chain("cali-PREROUTING", (Rule((), Jump(names.FLOATING_DNAT)), *_metadata(dialect))),
-        Chain("cali-OUTPUT", (Rule((), Jump(names.FLOATING_DNAT)),)),
-        Chain(
-            "cali-POSTROUTING",
-            (
-                Rule((), Jump(names.FLOATING_SNAT)),
-                Rule((), Jump(names.NAT_OUTGOING)),
-                *(rule for device in tunnels for rule in _tunnel_masquerade(device, dialect)),
-            ),
-        ),
-        Chain(names.NAT_OUTGOING, tuple(_nat_outgoing(dialect)) if has_masqueraded_pools else ()),
-        *floating_chains(dialect, nats),
-    ]
-
-
-def _metadata(dialect: Dialect) -> Iterator[Rule]:
-    settings = dialect.settings
-    if settings.is_openstack and settings.metadata_address and dialect.version == 4:
-        yield Rule(
-            (Protocol(TCP), Net("destination", METADATA), port("destination", 80)),
-            DNAT(settings.metadata_address, settings.metadata_port),
-        )
-
-
-def _tunnel_masquerade(device: str, dialect: Dialect) -> Iterator[Rule]:
-    """What leaves by a tunnel with an address that is not the tunnel's would be answered elsewhere."""
-    if "vxlan" in device:
-        wide = vxlan_source_ports(dialect.settings.vxlan_port)
-        criteria = (OutInterface(device), Protocol(UDP), *_not_the_tunnels())
-        yield Rule(criteria, Masquerade(wide))
-    yield Rule((OutInterface(device), *_not_the_tunnels()), Masquerade())
-
-
-def _not_the_tunnels() -> tuple[Criterion, ...]:
-    return (AddressType("source", of_out_interface=True, negated=True), LOCAL_SOURCE)
-
-
-def vxlan_source_ports(vxlan_port: int) -> PortRange:
-    """The wider side of the VXLAN port: a source port that equals it would be taken for a tunnel's packet."""
-    below, above = PortRange(1024, vxlan_port - 1), PortRange(vxlan_port + 1, 65535)
-    return below if below.last - below.first > above.last - above.first else above
-
-
-def _nat_outgoing(dialect: Dialect) -> Iterator[Rule]:
-    settings = dialect.settings
-    criteria: list[Criterion] = [InSet("source", MASQUERADED_POOLS), InSet("destination", ALL_POOLS, negated=True)]
-    if settings.nat_excludes_hosts:
-        criteria.append(InSet("destination", ALL_HOSTS, negated=True))
-    if settings.nat_interface:
-        criteria.append(OutInterface(settings.nat_interface))
-    address = settings.nat_address if dialect.version == 4 else ""
-
-    def translate(ports: PortRange | None) -> Action:
-        return SNAT(address, ports) if address else Masquerade(ports)
-
-    if settings.nat_ports is not None:
-        for protocol in (TCP, UDP):
-            yield Rule((Protocol(protocol), *criteria), translate(settings.nat_ports))
-            yield Rule((Protocol(protocol), *criteria), Return())
-    yield Rule(tuple(criteria), translate(None))
-
-
-def floating_chains(dialect: Dialect, nats: Sequence[tuple[str, str]]) -> list[Chain]:
-    """The lowest of several external addresses is what a workload that speaks to itself comes from."""
-    ordered = sorted(set(nats), key=lambda pair: (pair[1], pair[0]))
-    bits = "/32" if dialect.version == 4 else "/128"
-    dnat = [Rule((Net("destination", external + bits),), DNAT(internal)) for internal, external in ordered]
-    lowest: dict[str, str] = {}
-    for internal, external in ordered:
-        lowest.setdefault(internal, external)
-    snat = [
-        Rule((Net("source", internal + bits), Net("destination", internal + bits)), SNAT(external))
-        for internal, external in sorted(lowest.items())
-    ]
-    return [Chain(names.FLOATING_DNAT, tuple(dnat)), Chain(names.FLOATING_SNAT, tuple(snat))]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
@@ -61,7 +60,11 @@ def whole(entry: Entry) -> Step:
     key, value = entry
     if "spec" not in value:
         return Step(key, value)  # an IPAM block
-    metadata = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {}), **value.get("metadata", {})}
+    metadata = {
+        "name": key.name,
+        **({"namespace": key.namespace} if key.namespace else {}),
+        **value.get("metadata", {}),
+    }
     return Step(key, {"apiVersion": "projectcalico.org/v3", "kind": key.kind, **value, "metadata": metadata})
 
 
@@ -96,14 +99,16 @@ class Bench:
             await asyncio.sleep(0.001)
 
     async def put(self, *entry: Any) -> None:
-        step = whole(entry)  # type: ignore[arg-type]
+        step = whole(entry)
         assert step.value is not None
         await self.store.apply(step.key, step.value)
 
     async def cold(self) -> list[Figure]:
         entries = [(Key("Tier", "default"), {"spec": {"order": 1_000_000}}), *self.cluster.entries()]
         await fill(self.store, entries)
-        local = [value["spec"]["interfaceName"] for key, value in entries if value.get("spec", {}).get("node") == "node-0"]
+        local = [
+            value["spec"]["interfaceName"] for key, value in entries if value.get("spec", {}).get("node") == "node-0"
+        ]
         del entries
         add_interfaces(self.node, self.pods, local)
         began = time.monotonic()
@@ -211,7 +216,9 @@ def show(figures: Sequence[Figure]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.felix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.felix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--policies", type=int, default=10_000)
     parser.add_argument("--endpoints", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=100)

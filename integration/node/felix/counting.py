@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from felix.desired import Policy, Profile
 from felix.explain.decide import Direction
 from felix.explain.stats import RuleOf
 from felix.filter_rules import Table
-from felix.rules import names
-from felix.rules.policies import DIRECTIONS, indexed_rules
+from felix.rules.policies import OwnedChain
 from felix.rules.ruleset import RuleProgrammer
 
 
@@ -17,33 +15,22 @@ async def counted(rulesets: Iterable[RuleProgrammer]) -> list[tuple[RuleOf, int,
     """Whose rule, packets, octets; several of one rule are to be summed."""
     found = []
     for rules in rulesets:
-        owners = _owners(rules)
-        by_table: dict[Table, list[str]] = {}
-        for table, chain in owners:
-            by_table.setdefault(table, []).append(chain)
+        by_table: dict[Table, dict[str, OwnedChain]] = {}
+        for table, one in rules.owned_chains():
+            by_table.setdefault(table, {})[one.chain.name] = one
         for table, chains in by_table.items():
             for count in await rules.filter.counts(table, chains):
-                positions = owners[table, count.chain]
-                rule = positions[count.position] if count.position < len(positions) else None
+                rule = _rule_at(chains[count.chain], count.position)
                 if rule is not None:
                     found.append((rule, count.packets, count.octets))
     return found
 
 
-def _owners(rules: RuleProgrammer) -> dict[tuple[Table, str], list[RuleOf | None]]:
-    """Of each chain the rules by place."""
-    found: dict[tuple[Table, str], list[RuleOf | None]] = {}
-    owners: list[Policy | Profile] = [*rules.policies.values(), *rules.profiles.values()]
-    for owner in owners:
-        for direction in DIRECTIONS:
-            way: Direction = "in" if direction == "inbound" else "out"
-            indexes = [index for _, index in indexed_rules(owner, direction, rules.dialect)]
-            if isinstance(owner, Policy):
-                chain = names.policy_chain(owner.id, direction)
-                of = [None if at is None else RuleOf(owner.id, "", way, at) for at in indexes]
-            else:
-                chain = names.profile_chain(owner.name, direction)
-                of = [None if at is None else RuleOf(None, owner.name, way, at) for at in indexes]
-            for table in rules.tables_of(owner):
-                found[table, chain] = of
-    return found
+def _rule_at(one: OwnedChain, position: int) -> RuleOf | None:
+    index = one.counts[position] if position < len(one.counts) else None
+    if index is None:
+        return None
+    way: Direction = "in" if one.direction == "inbound" else "out"
+    if isinstance(one.owner, str):
+        return RuleOf(None, one.owner, way, index)
+    return RuleOf(one.owner, "", way, index)

@@ -16,7 +16,7 @@ from felix.config import FelixConfig
 from felix.dataplane.loop import PartKeepsFailing
 from felix.desired import InSync, Message
 from felix.endpoint_status import EndpointId, Status
-from felix.explain.denied import DeniedFlows, denied_flow
+from felix.explain.denied import DeniedFlows, denied_flow, with_endpoint
 from felix.explain.flow import Surroundings
 from felix.explain.settings import explain_settings
 from felix.explain.state import DesiredState
@@ -196,6 +196,8 @@ class FelixDaemon:
         self._health.override(config.health_timeout_overrides)
         if self._graph is not None:
             self._graph.reconfigure(calculation_settings(config))
+            if self._source is not None:
+                self._source.flush_soon()  # what follows from the settings waits for no resource to change
         if self._parts is not None:
             self._parts.reconfigure(config)
         for port in self._ports:
@@ -296,7 +298,9 @@ class FelixDaemon:
             return
         told = self._denied.note(flow, time.monotonic())
         if told is not None:
-            self._log.event("denied", level="info", **self._named(told.view()))
+            addresses = self._surroundings().interfaces
+            known = with_endpoint(told, self._state, lambda name: addresses.get(name, frozenset()))
+            self._log.event("denied", level="info", **self._named(known.view()))
 
     def _named(self, view: dict[str, Any]) -> dict[str, Any]:
         """With the workload's name where an address is one of ours."""

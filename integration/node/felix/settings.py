@@ -62,6 +62,7 @@ def rule_settings(config: FelixConfig, encapsulation: EncapsulationUpdate) -> Ru
         wireguard_device=config.wireguard_interface_name,
         wireguard_port_v6=config.wireguard_listening_port_v6 if config.wireguard_enabled_v6 else 0,
         wireguard_device_v6=config.wireguard_interface_name_v6,
+        wireguard_encrypts_host=config.wireguard_host_encryption_enabled,
         allows_vxlan_from_workloads=config.allow_vxlan_packets_from_workloads,
         allows_ipip_from_workloads=config.allow_ipip_packets_from_workloads,
         service_loop=config.service_loop_prevention,  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ class FelixSource:
                 )
             if update.key == CLUSTER:
                 self._note_readiness(update.value or {})
-        self._flush_soon()
+        self.flush_soon()
 
     def status(self, status: Status) -> None:
         self.status_text = status
@@ -84,7 +84,7 @@ class FelixSource:
         if status == "in-sync" and not self.is_in_sync:
             self.is_in_sync = True
             self._graph.in_sync()
-            self._flush_soon()
+            self.flush_soon()
 
     def datastore_lost(self, error: DatastoreError) -> None:
         self.lost = str(error)
@@ -100,7 +100,7 @@ class FelixSource:
             self._log.event("datastore_ready" if is_ready else "datastore_not_ready", level="warning")
         self._is_ready = is_ready
 
-    def _flush_soon(self) -> None:
+    def flush_soon(self) -> None:
         """Once a loop turn, so that what comes together is calculated together."""
         if not self._is_flush_due:
             self._is_flush_due = True

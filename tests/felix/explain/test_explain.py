@@ -13,6 +13,7 @@ from felix.desired import (
     PolicyRule,
     Profile,
     ProfileUpdate,
+    ServiceCIDRsUpdate,
     TierPolicies,
     WorkloadEndpoint,
     WorkloadUpdate,
@@ -192,6 +193,7 @@ def test_a_workload_that_is_down_neither_sends_nor_receives() -> None:
     state = state_of(PROFILE, WorkloadUpdate(down), workload("b", B))
     assert "administratively down" in ask(state, A, B).reason
     assert "administratively down" in ask(state, B, A).reason
+    assert ask(state, HOST, A).notes == ("default/a is administratively down: its answers are denied",)
 
 
 @pytest.mark.parametrize(("action", "verdict"), [("DROP", "deny"), ("REJECT", "deny"), ("RETURN", "allow"), ("ACCEPT", "allow")])  # fmt: skip
@@ -251,6 +253,14 @@ def test_untracked_policies_come_first_and_their_allowing_ends_the_matter_for_th
     state = state_of(policy("web", WEB), host_endpoint(untracked_tiers=(ingress("web"),)))
     assert ask(state, OUT, HOST, 80).verdict == "allow"
     assert ask(state, OUT, HOST, 81).verdict == "deny"  # by the endpoint's end, not by the untracked policy
+
+
+def test_a_services_address_that_nobody_translated_goes_nowhere() -> None:
+    state = state_of(PROFILE, ServiceCIDRsUpdate(("10.96.0.0/12", "fd00:96::/112")), workload("a", A))
+    assert "is a service's address" in ask(state, A, "10.96.0.1").reason
+    assert ask(state, A, "10.95.0.1").verdict == "allow"
+    assert ask(state, A, "10.96.0.1", settings=ExplainSettings(stops_service_loops=False)).verdict == "allow"
+    assert ask(state, HOST, "10.96.0.1").verdict == "allow"  # from this host: not forwarded
 
 
 def test_known_connections_go_on_and_invalid_packets_do_not() -> None:

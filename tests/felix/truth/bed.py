@@ -153,9 +153,9 @@ class Bed:
     def translate(self, probes: Iterable[Probe]) -> None:
         """node1's ports that stand for others (what kube-proxy would write)."""
         wanted = {
-            f"ip daddr {host_address(probe.source, 4)} tcp dport {probe.via_port} dnat to {probe.destination_address}:{probe.port}"
+            f"ip daddr {probe.sent_to[0]} tcp dport {probe.sent_to[1]} dnat to {probe.destination_address}:{probe.port}"
             for probe in probes
-            if probe.via_port is not None
+            if probe.via is not None and probe.via[0] == "host"
         }
         rules = "\n".join(sorted(wanted))
         chain = f"chain prerouting {{\n type nat hook prerouting priority dstnat;\n{rules}\n}}\n"
@@ -243,7 +243,7 @@ class Bed:
     async def _tcp(self, probe: Probe) -> str:
         loop = asyncio.get_running_loop()
         with self._sender(probe, socket.SOCK_STREAM) as one:
-            await loop.sock_connect(one, _target(probe))
+            await loop.sock_connect(one, probe.sent_to)
             return (await loop.sock_recv(one, 64)).decode()
 
     async def _udp(self, probe: Probe) -> str:
@@ -255,7 +255,7 @@ class Bed:
                 one.sendto(packet, (probe.destination_address, 0))
                 return await self._seen[token]
         with self._sender(probe, socket.SOCK_DGRAM) as one:
-            one.connect(_target(probe))
+            one.connect(probe.sent_to)
             one.send(token)
             peer = await self._seen[token]
             await loop.sock_recv(one, 64)
@@ -287,12 +287,6 @@ class Bed:
         token = os.urandom(TOKEN_OCTETS)
         self._seen[token] = asyncio.get_running_loop().create_future()
         return token
-
-
-def _target(probe: Probe) -> tuple[str, int]:
-    if probe.via_port is not None:
-        return host_address(probe.source, probe.version), probe.via_port
-    return probe.destination_address, probe.port or 0
 
 
 def _address_of(name: str, probe: Probe) -> str:

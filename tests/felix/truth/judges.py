@@ -13,6 +13,7 @@ from felix.explain.explain import Explanation, explain
 from felix.explain.flow import Flow, Surroundings
 from felix.explain.settings import explain_settings
 from felix.explain.state import DesiredState
+from integration.node.felix.settings import calculation_settings
 from tests.felix.truth.tables import Probe, Scenario, Verdict, address
 from tests.felix.truth.world import HOST_INTERFACES, NEIGHBOURS, NODE, Resources
 
@@ -29,7 +30,8 @@ class Calculation:
         self._resources: Resources = {}
         self.is_begun = False
 
-    def go_to(self, resources: Resources) -> list[Message]:
+    def go_to(self, resources: Resources, config: FelixConfig | None = None) -> list[Message]:
+        self.graph.reconfigure(calculation_settings(config or config_of({})))
         for key in self._resources.keys() - resources.keys():
             self.graph.update(key, None)
         for key, value in resources.items():
@@ -50,7 +52,7 @@ class ExplainingJudge:
         self._state = DesiredState()
 
     def verdicts(self, scenario: Scenario) -> dict[Probe, Verdict]:
-        self._state.fold_all(self._calculation.go_to(scenario.resources))
+        self._state.fold_all(self._calculation.go_to(scenario.resources, config_of(scenario.felix)))
         return {probe: self.explain(scenario, probe).verdict for probe in scenario.probes}
 
     def explain(self, scenario: Scenario, probe: Probe) -> Explanation:
@@ -66,9 +68,7 @@ SURROUNDINGS = Surroundings(
 
 def flow_of(probe: Probe) -> Flow:
     arrives_by = f"cali{probe.source}" if probe.spoofed else ""
-    via = None
-    if probe.via_port is not None:
-        via = address(HOST_INTERFACES["eth1" if probe.source == "lan" else "eth0"][probe.version == 6]), probe.via_port
+    via = None if probe.via is None else (address(probe.sent_to[0]), probe.sent_to[1])
     return Flow(
         address(probe.source_address),
         address(probe.destination_address),

@@ -7,7 +7,8 @@
       table: |
         a -> b tcp 80 allow
         a -> b tcp 80,443,8080 deny
-        out -> b tcp 80 via host 30080 allow            sent to the host's port, which is translated (DNAT)
+        out -> b tcp 80 via host:30080 allow            sent to the host's port, which is translated (DNAT)
+        out -> b tcp 80 via 203.0.113.2:80 allow        sent to an address that Felix itself translates
         a!10.65.0.9 -> out udp 53 deny                  with somebody else's source address
         a -> out tcp 80 allow as host                   the receiver sees the host's address
         a -> b icmp 8 allow                             type, or type/code
@@ -44,7 +45,7 @@ class Probe:
     expected: Verdict
     source_port: int | None = None
     icmp: tuple[int, int] | None = None
-    via_port: int | None = None  # of the host, translated to the destination's port
+    via: tuple[str, int] | None = None  # the address (or `host`) and port that are translated to the destination's
     spoofed: str = ""
     seen_as: str = ""  # a party, whose address the receiver must see
 
@@ -55,6 +56,13 @@ class Probe:
         if self.source == "host":
             return host_address(self.destination, self.version)
         return PARTIES[self.source].address(self.version)
+
+    @property
+    def sent_to(self) -> tuple[str, int]:
+        """Address and port as the sender writes them."""
+        if self.via is None:
+            return self.destination_address, self.port or 0
+        return host_address(self.source, self.version) if self.via[0] == "host" else self.via[0], self.via[1]
 
     @property
     def destination_address(self) -> str:
@@ -68,7 +76,7 @@ class Probe:
         what = f"{self.icmp[0]}/{self.icmp[1]}" if self.icmp else str(self.port)
         source = self.source + (f"!{self.spoofed}" if self.spoofed else "")
         tail = f" from {self.source_port}" if self.source_port else ""
-        tail += f" via host {self.via_port}" if self.via_port else ""
+        tail += f" via {self.via[0]}:{self.via[1]}" if self.via else ""
         return f"{source} -> {self.destination} {name} {what}{tail}"
 
 
@@ -98,12 +106,13 @@ def probes_of(table: str) -> Iterator[Probe]:
 def _line(words: list[str]) -> Iterator[Probe]:
     source, arrow, destination, protocol, what, *rest = words
     if arrow != "->":
-        raise ValueError("SOURCE -> DESTINATION PROTOCOL PORTS [from PORT] [via host PORT] allow|deny [as PARTY]")
+        raise ValueError("SOURCE -> DESTINATION PROTOCOL PORTS [from PORT] [via ADDRESS:PORT] allow|deny [as PARTY]")
     more: dict[str, Any] = {}
     if "from" in rest:
         more["source_port"] = int(_taken(rest, "from", 1)[0])
     if "via" in rest:
-        more["via_port"] = int(_taken(rest, "via", 2)[1])
+        via_address, _, via_port = _taken(rest, "via", 1)[0].rpartition(":")
+        more["via"] = via_address, int(via_port)
     if "as" in rest:
         more["seen_as"] = _taken(rest, "as", 1)[0]
     verdict: Any = rest[0] if len(rest) == 1 else ""

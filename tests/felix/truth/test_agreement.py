@@ -36,32 +36,27 @@ from felix.rules import settings as rules
 from felix.rules.ruleset import RuleProgrammer
 from tests.felix.rules.packet import Packet, Walk
 from tests.felix.rules.recording_filter import RecordingFilter
+from tests.felix.truth.world import HOST_INTERFACES, NEIGHBOURS, WORKLOADS
 
 T = TypeVar("T")
 
 SEEDS, WORLDS = 20, 15
-PODS = {"calia": ("10.0.0.1", "fd00::1"), "calib": ("10.0.0.2", "fd00::2")}
-HOST = {"lo": ("127.0.0.1", "::1"), "eth0": ("192.0.2.1", "2001:db8::1"), "eth1": ("198.51.100.1", "2001:db8:1::1")}
-OUTSIDE = {"eth0": ("192.0.2.9", "2001:db8::9"), "eth1": ("198.51.100.9", "2001:db8:1::9")}
+PODS = {party.host_side: (party.ipv4, party.ipv6) for party in WORKLOADS[:2]}
+HOST = {"lo": ("127.0.0.1", "::1"), **HOST_INTERFACES}
+OUTSIDE = {party.host_side: (party.ipv4, party.ipv6) for party in NEIGHBOURS}
 PORTS = (22, 53, 80, 81)
 NETS = (
-    "10.0.0.0/31",
-    "10.0.0.2/32",
-    "192.0.2.0/24",
-    "198.51.100.9/32",
-    "0.0.0.0/1",
-    "fd00::/127",
-    "2001:db8::/64",
-    "fd00::2/128",
-)
+    "10.65.0.0/31", "10.65.0.2/32", "192.0.2.0/24", "198.51.100.10/32", "0.0.0.0/1", "fd00:65::/127", "2001:db8:2::/64",
+    "fd00:65::2/128",
+)  # fmt: skip
 SETS: list[Message] = [
-    IPSetUpdate("s:a", "net", frozenset({"10.0.0.1/32", "192.0.2.0/28", "fd00::1/128"})),
-    IPSetUpdate("s:b", "net", frozenset({"10.0.0.0/24", "198.51.100.9/32", "2001:db8::/64"})),
+    IPSetUpdate("s:a", "net", frozenset({"10.65.0.1/32", "192.0.2.0/28", "fd00:65::1/128"})),
+    IPSetUpdate("s:b", "net", frozenset({"10.65.0.0/24", "198.51.100.10/32", "2001:db8:2::/64"})),
     IPSetUpdate("s:none", "net", frozenset()),
     IPSetUpdate(
-        "n:web", "ip,port", frozenset({"10.0.0.1,tcp:80", "10.0.0.2,udp:53", "fd00::2,tcp:80", "192.0.2.1,tcp:81"})
+        "n:web", "ip,port", frozenset({"10.65.0.1,tcp:80", "10.65.0.2,udp:53", "fd00:65::2,tcp:80", "192.0.2.1,tcp:81"})
     ),
-    IPSetUpdate("n:dns", "ip,port", frozenset({"10.0.0.2,tcp:81", "192.0.2.9,udp:53"})),
+    IPSetUpdate("n:dns", "ip,port", frozenset({"10.65.0.2,tcp:81", "192.0.2.10,udp:53"})),
 ]
 FAILSAFES = ((6, 22, ""), (17, 53, "192.0.2.0/24"))
 
@@ -171,14 +166,16 @@ class Chance:
             forward_tiers=self.tiers(NORMAL, defaults),
         )
 
-    def question(self) -> tuple[Flow, Packet]:
+    def question(self, *, is_real: bool = False) -> tuple[Flow, Packet]:
+        """`is_real`: one that can be sent, and starts a connection."""
         version = self.one([4, 4, 6])
         source, destination = self.random.sample(["calia", "calib", "host", "eth0", "eth1"], 2)
         protocol = self.one([6, 6, 17, 132, 1 if version == 4 else 58])
         has_ports = protocol in (6, 17, 132)
-        icmp = None if has_ports else (self.one([8, 13, 128]), self.one([0, 1]))
+        kinds = ([8, 13] if version == 4 else [128]) if is_real else [8, 13, 128]
+        icmp = None if has_ports else (self.one(kinds), self.one([0, 1]))
         ports = self.one(PORTS), self.one(PORTS)
-        state = self.one(["new"] * 8 + ["established", "invalid"])
+        state = "new" if is_real else self.one(["new"] * 8 + ["established", "invalid"])
 
         def address(name: str, other: str) -> str:
             if name == "host":

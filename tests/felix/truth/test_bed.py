@@ -15,12 +15,19 @@ from tests.felix.truth.tables import Probe, ports_of, probes_of, scenarios
 pytestmark = pytest.mark.root
 
 
+def own_translation(probe: Probe) -> tuple[str, int] | None:
+    """Floating addresses are Felix' to translate: without it their probes go to the address behind."""
+    return probe.via if probe.via and probe.via[0] == "host" else None
+
+
 def test_without_rules_every_probe_of_every_scenario_arrives() -> None:
     async def run() -> dict[Probe, str]:
         found: dict[Probe, str] = {}
         async with Bed(ports_of(scenarios(), 6), ports_of(scenarios(), 17)) as bed:
             for scenario in scenarios():
-                probes = [replace(one, expected="allow", seen_as="") for one in scenario.probes]
+                probes = [
+                    replace(one, expected="allow", seen_as="", via=own_translation(one)) for one in scenario.probes
+                ]
                 bed.translate(probes)
                 bed.forget_connections()
                 found |= await bed.verdicts(probes)
@@ -43,7 +50,7 @@ def test_a_denied_probe_is_seen_as_denied() -> None:
         a -> b icmp6 128 deny
         a -> b sctp 80 deny
         a!10.65.0.9 -> out udp 53 deny
-        out -> b tcp 80 via host 30080 deny
+        out -> b tcp 80 via host:30080 deny
         out -> host tcp 80 allow as out
         host -> lan udp 53 allow as host
     """

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.root
 
 async def judge(bed: Bed, node: NodeProcess, calculation: Calculation, scenario: Scenario) -> list[str]:
     """What is wrong; empty if nothing is."""
-    applied = node.apply(config_of(scenario.felix), calculation.go_to(scenario.resources))
+    config = config_of(scenario.felix)
+    applied = node.apply(config, calculation.go_to(scenario.resources, config))
     if applied.failures:
         return [f"{scenario.name}: {failure.what}: {failure.reason}" for failure in applied.failures]
     bed.translate(scenario.probes)

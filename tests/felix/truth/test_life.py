@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Echo:
             one.send(data)
         else:
             asyncio.get_running_loop().remove_reader(one)
+            self._open.remove(one)
             one.close()
 
     def close(self) -> None:
@@ -136,6 +138,17 @@ def test_a_connection_goes_on_when_a_policy_comes_that_would_not_let_it_begin(re
     asyncio.run(run())
 
 
+def until_connected(connect: Callable[[], socket.socket]) -> socket.socket:
+    """The kernel sees a little later that a connection has ended."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return connect()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+
+
 def test_no_more_connections_than_the_limit(renderer: str) -> None:
     async def run() -> None:
         async with scene(renderer) as s:
@@ -146,6 +159,8 @@ def test_no_more_connections_than_the_limit(renderer: str) -> None:
                 await in_thread(lambda: s.connected("c", "b", 8000))
             assert await in_thread(lambda: say(held[0], b"goes on")) == b"goes on"
             assert await s.verdicts("a -> c tcp 80 allow") == {"a -> c tcp 80": "allow"}
+            held.pop().close()
+            held.append(await in_thread(lambda: until_connected(lambda: s.connected("c", "b", 8000))))
             for one in held:
                 one.close()
             echo.close()
@@ -225,11 +240,10 @@ def test_while_policies_change_nothing_else_is_cut_and_nothing_gets_through(rend
             s.go_to(worlds[0])
             watched = Watch(s.bed)
             changes = 0
-            while not watched.has_seen_enough():
+            while changes < 12 or not watched.has_seen_enough():
                 changes += 1
                 await s.apply(s.calculation.go_to(worlds[changes % 3]))
             await watched.check()
-            assert changes > 10
 
     asyncio.run(run())
 

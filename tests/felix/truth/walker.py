@@ -29,8 +29,9 @@ class WalkingJudge:
                 programmer.interface_changed(name, "up", frozenset(addresses), number)
 
     def verdicts(self, scenario: Scenario) -> dict[Probe, Verdict]:
-        messages = self._calculation.go_to(scenario.resources)
-        settings = rule_settings(config_of(scenario.felix), EncapsulationUpdate())
+        config = config_of(scenario.felix)
+        messages = self._calculation.go_to(scenario.resources, config)
+        settings = rule_settings(config, EncapsulationUpdate())
         for programmer in self._programmers.values():
             if programmer.settings != settings:
                 programmer.reconfigure(settings)
