@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain, Drop, Hook, HookRules, Rule, Table
@@ -20,6 +21,7 @@ from felix.kernel.nfnetlink import (
     ElementChange,
     ElementsRefused,
     NftSocket,
+    Touched,
     element_key,
     encode_key,
     encode_member,
@@ -59,6 +61,19 @@ class WantedSet:
     strays: list[bytes] = field(default_factory=list)  # elements in the kernel that nobody wants
 
 
+@dataclass(slots=True)
+class Portion:
+    """Chains as one transaction's messages; `owners`: whose each is. Those `in_text` are not among them."""
+
+    chains: list[WantedChain]
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    in_text: set[str] = field(default_factory=set)
+
+
+Sent: TypeAlias = "tuple[Portion, Awaitable[Mapping[int, Exception]]]"
+
+
 class NftablesFilter:
     """Not thread-safe; `apply` and `check` one after the other. Raises NftMissing when made on a machine without nft."""
 
@@ -84,6 +99,8 @@ class NftablesFilter:
         self._is_loaded = False
         self._own_pids: set[int] = set()
         self._stray_keys: dict[str, set[bytes]] = {}
+        self._suspects: set[str] = set()
+        self._suspects_all = False
         for table_, hook in BASE_CHAINS:
             self.set_hook(table_, hook, HookRules())
 
@@ -325,8 +342,20 @@ class NftablesFilter:
         await self._send([self._encoder.new_chain(name) for name in new])
         self._known_chains |= set(new)
         written: list[str] = []
+        sent: Sent | None = None
         for some in self._in_portions(dirty):
-            written += await self._write_together(some, set(new))
+            # While the kernel works on one portion the next is put into words.
+            try:
+                portion = self._encoded(some)
+            except Exception:
+                if sent is not None:
+                    await asyncio.wait([asyncio.ensure_future(sent[1])])  # the socket serves one at a time
+                raise
+            if sent is not None:
+                written += await self._settle(*sent, set(new))
+            sent = portion, self._begin(portion.messages)
+        if sent is not None:
+            written += await self._settle(*sent, set(new))
         self._dirty -= set(written)
         return written
 
@@ -342,28 +371,34 @@ class NftablesFilter:
         if portion:
             yield portion
 
-    async def _write_together(self, chains: Sequence[WantedChain], are_new: set[str]) -> list[str]:
-        """In one transaction; what the kernel refuses of it is left out, and closed if it is new."""
-        messages: list[tuple[int, bytes]] = []
-        owners: list[WantedChain] = []
-        in_text: list[WantedChain] = []
+    def _encoded(self, chains: Sequence[WantedChain]) -> Portion:
+        portion = Portion(list(chains))
         for chain in chains:
             try:
                 rules = self._encoder.rules(chain.table, chain.chain)
             except Unencodable:
-                in_text.append(chain)
+                portion.in_text.add(chain.name)
                 continue
             encoded = [self._encoder.flush_chain(chain.name), *rules]
-            messages += encoded
-            owners += [chain] * len(encoded)
-        refused = await self._try(messages)
-        if refused:
-            bad = {owners[place].name: str(error) for place, error in refused.items()}
-            for chain in chains:
+            portion.messages += encoded
+            portion.owners += [chain.name] * len(encoded)
+        return portion
+
+    def _begin(self, messages: Sequence[tuple[int, bytes]]) -> Awaitable[Mapping[int, Exception]]:
+        return asyncio.get_running_loop().run_in_executor(None, self._socket.transaction, messages)
+
+    async def _settle(
+        self, portion: Portion, answer: Awaitable[Mapping[int, Exception]], are_new: set[str]
+    ) -> list[str]:
+        """Those that are in the kernel. What it refuses is left out, and closed if it is new."""
+        while refused := await answer:
+            bad = {portion.owners[place]: str(error) for place, error in refused.items()}
+            for chain in portion.chains:
                 if chain.name in bad:
                     self._close(chain, bad[chain.name], are_new)
-            return await self._write_together([one for one in chains if one.name not in bad], are_new)
-        return [one.name for one in chains if one not in in_text or self._write_text(one, are_new)]
+            portion = self._encoded([one for one in portion.chains if one.name not in bad])
+            answer = self._begin(portion.messages)
+        return [one.name for one in portion.chains if one.name not in portion.in_text or self._write_text(one, are_new)]
 
     def _write_text(self, chain: WantedChain, are_new: set[str]) -> bool:
         text = self._text
@@ -437,6 +472,11 @@ class NftablesFilter:
         """Chain by chain: of a whole table's rules each portion of the answer costs a walk over all before it."""
         return {name: self._socket.rule_handles(name).get(name, []) for name in chains}
 
+    @property
+    def port_ids(self) -> set[int]:
+        """By which the kernel's notifications of our own writes are known, but for those in nft's text."""
+        return {self._socket.port_id}
+
     # --- running -----------------------------------------------------------------------------------------------------
 
     def _run(self, statements: str) -> None:
@@ -450,9 +490,28 @@ class NftablesFilter:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
+    def suspect(self, touched: Touched) -> None:
+        """Somebody else has been at these: the next `check` looks at them alone."""
+        self._suspects |= touched.chains
+        self._suspects_all = self._suspects_all or touched.is_more
+
     async def check(self) -> list[str]:
+        suspects, self._suspects = self._suspects, set()
+        is_all, self._suspects_all = self._suspects_all or not suspects, False
         if not self._is_loaded:
             return []
+        return await self._check_all() if is_all else self._check_chains(suspects)
+
+    def _check_chains(self, names: set[str]) -> list[str]:
+        """Rules of these have changed; no chain has come or gone."""
+        found = []
+        for name, handles in self._handles_of(names & self._known_chains & self._chains.keys()).items():
+            if handles != self._handles.get(name, []):
+                found.append(f"{self._what(name)} was altered")
+                self._dirty.add(name)
+        return found
+
+    async def _check_all(self) -> list[str]:
         chains = await asyncio.to_thread(self._socket.chains)
         if not set(BASE_CHAINS_NAMES) <= chains:
             self._is_loaded = False

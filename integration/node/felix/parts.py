@@ -101,7 +101,8 @@ class Parts:
     def start(self) -> None:
         self._monitor.start()
         if uses_nftables(self._config):
-            self._nft_monitor = NftMonitor("calico")
+            filters = [one.filter for one in self.rules.values() if isinstance(one.filter, NftablesFilter)]
+            self._nft_monitor = NftMonitor("calico", {id for one in filters for id in one.port_ids})
             asyncio.get_running_loop().add_reader(self._nft_monitor.fileno(), self._nft_changed)
 
     def close(self) -> None:
@@ -148,14 +149,12 @@ class Parts:
 
     def _nft_changed(self) -> None:
         assert self._nft_monitor is not None
-        filters = {version: one.filter for version, one in self.rules.items()}
-        for version in self._nft_monitor.read(lambda pid: any(_is_own(one, pid) for one in filters.values())):
+        filters = {v: one.filter for v, one in self.rules.items() if isinstance(one.filter, NftablesFilter)}
+        touched = self._nft_monitor.read(lambda pid: any(one.is_own(pid) for one in filters.values()))
+        for version, what in touched.items():
             if version in filters:
+                filters[version].suspect(what)
                 self.plane.check_soon(RULES[version])
-
-
-def _is_own(packet_filter: PacketFilter, pid: int) -> bool:
-    return isinstance(packet_filter, NftablesFilter) and packet_filter.is_own(pid)
 
 
 def make_filter(version: IPVersion, config: FelixConfig, log: EventSink) -> PacketFilter:
