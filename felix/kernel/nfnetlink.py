@@ -52,6 +52,7 @@ _INTERVAL_END = 1
 _GOTO = 0xFFFFFFFC  # -4
 FAMILY_NUMBERS = {4: 2, 6: 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+MANY_CHAINS = 200  # if others have touched so many, all are looked at
 MAX_ELEMENTS = 500  # in a message: an attribute's length has 16 bits
 MAX_BATCH_OCTETS = 1 << 20
 
@@ -318,10 +319,16 @@ def _counter(received: bytes, start: int, end: int) -> tuple[int, int] | None:
 
 @dataclass(slots=True)
 class Touched:
-    """Chains whose rules others have changed; `is_more`: whatever else they did to the table of that IP version."""
+    """Chains whose rules, and sets and maps whose elements others have changed; `is_more`: whatever else they did."""
 
     chains: set[str] = field(default_factory=set)
+    sets: set[str] = field(default_factory=set)
     is_more: bool = False
+
+    def add(self, other: Touched) -> None:
+        self.chains |= other.chains
+        self.sets |= other.sets
+        self.is_more = self.is_more or other.is_more
 
 
 class NftMonitor:
@@ -373,19 +380,27 @@ class NftMonitor:
         is_ours: Callable[[int], bool],
         foreign: dict[IPVersion, Touched],
     ) -> None:
-        family = received[start] if end > start else 0
-        found = {a: received[b:c] for a, b, c in attributes(received, start + 4, end)}
+        version: IPVersion = 6 if end > start and received[start] == FAMILY_NUMBERS[6] else 4
+        if kind != _SUBSYSTEM | NEW_GENERATION and version in self._touched and self._touched[version].is_more:
+            return  # all is looked at anyway, and a removed table has a message for each of its rules
+        found: dict[int, bytes] = {}
+        for number, first, last in attributes(received, start + 4, end):
+            found[number] = received[first:last]
+            if number == 2:  # table and name come first, and then perhaps much
+                break
         if kind == _SUBSYSTEM | NEW_GENERATION:
             if self._touched and not is_ours(int.from_bytes(found.get(2, b""), "big")):
                 for version, touched in self._touched.items():
-                    told = foreign.setdefault(version, Touched())
-                    told.chains |= touched.chains
-                    told.is_more = told.is_more or touched.is_more
+                    foreign.setdefault(version, Touched()).add(touched)
             self._touched = {}
         elif found.get(1) == self._table:
-            now = self._touched.setdefault(4 if family == FAMILY_NUMBERS[4] else 6, Touched())
+            now = self._touched.setdefault(version, Touched())
+            name = found.get(2, b"").rstrip(b"\0").decode(errors="replace")
             if kind in (_SUBSYSTEM | NEW_RULE, _SUBSYSTEM | DELETE_RULE):
-                now.chains.add(found.get(2, b"").rstrip(b"\0").decode(errors="replace"))
+                now.chains.add(name)
+                now.is_more = len(now.chains) >= MANY_CHAINS
+            elif kind in (_SUBSYSTEM | NEW_ELEMENTS, _SUBSYSTEM | DELETE_ELEMENTS):
+                now.sets.add(name)
             else:
                 now.is_more = True
 

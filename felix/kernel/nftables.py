@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain, Drop, Hook, HookRules, Rule, Table
 from felix.kernel.libnftables import LibNftables, NftMissing, NftRefused
 from felix.kernel.nfnetlink import (
+    MANY_CHAINS,
     ElementChange,
     ElementsRefused,
     NftSocket,
@@ -80,8 +82,17 @@ class NftablesFilter:
     has_verdict_maps = True
     has_alternatives = True
 
-    def __init__(self, version: IPVersion, table: str = TABLE_NAME) -> None:
+    def __init__(
+        self,
+        version: IPVersion,
+        table: str = TABLE_NAME,
+        guard: Mapping[tuple[Table, Hook], Sequence[Rule]] | None = None,
+    ) -> None:
+        """`guard`: what stands in these hooks while all of ours is written anew, because there was nothing or others
+        have been at it."""
         self.version: IPVersion = version
+        self._guard = dict(guard or {})
+        self._is_breached = False  # others have removed or altered chains
         self._text = NftText(version)
         self._nft = LibNftables()
         self._socket = NftSocket(version, table)
@@ -99,8 +110,7 @@ class NftablesFilter:
         self._is_loaded = False
         self._own_pids: set[int] = set()
         self._stray_keys: dict[str, set[bytes]] = {}
-        self._suspects: set[str] = set()
-        self._suspects_all = False
+        self._suspects = Touched()
         for table_, hook in BASE_CHAINS:
             self.set_hook(table_, hook, HookRules())
 
@@ -192,7 +202,8 @@ class NftablesFilter:
     async def _adopt(self) -> None:
         """Take what stands in the table for what has been programmed; all of ours is compared, or written again."""
         hooks = [chain.declaration for chain in self._chains.values() if chain.declaration]
-        self._run("\n".join([f"add table {self._text.table}", *hooks]))
+        missing = BASE_CHAINS_NAMES - self._socket.chains()
+        self._run("\n".join([f"add table {self._text.table}", *hooks, *self._guard_text(missing)]))
         chains, sets = await asyncio.to_thread(lambda: (self._socket.chains(), self._socket.sets()))
         self._known_chains = chains
         self._dirty = set(self._chains)
@@ -210,6 +221,18 @@ class NftablesFilter:
             if one.is_there:
                 self._compare(one)
         self._is_loaded = True
+
+    def _guard_text(self, names: Collection[str]) -> Iterator[str]:
+        for (table, hook), rules in self._guard.items():
+            name = chain_name(table, hook)
+            if name in names:
+                yield self._text.flush_chain(name)
+                yield from self._text.add_rules(name, self._text.chain_rules(table, Chain(hook, tuple(rules))))
+
+    def _stand_guard(self) -> None:
+        if text := list(self._guard_text(BASE_CHAINS_NAMES)):
+            self._run("\n".join(text))
+            self._dirty |= {chain_name(*hook) for hook in self._guard}
 
     def _compare(self, one: WantedSet) -> None:
         """A set that stands there: what it lacks, and what it has too much."""
@@ -230,6 +253,8 @@ class NftablesFilter:
             name: why for name, why in self._failed.items() if name in self._chains and name not in self._dirty
         }
         if not await self._change_at_once():
+            if self._is_breached:
+                self._stand_guard()
             await self._make_sets()
             self._change_elements(first=True)
             changed = await self._change_chains()
@@ -237,6 +262,7 @@ class NftablesFilter:
             self._change_elements(first=False)
             await self._remove_gone()
             await self._learn(changed)
+        self._is_breached = False
 
     async def _change_at_once(self) -> bool:
         """A small change in one transaction: the kernel looks through all chains at the end of each.
@@ -340,7 +366,8 @@ class NftablesFilter:
         )
         new = [chain.name for chain in dirty if chain.name not in self._known_chains]
         await self._send([self._encoder.new_chain(name) for name in new])
-        self._known_chains |= set(new)
+        are_new = set(new)
+        self._known_chains |= are_new
         written: list[str] = []
         sent: Sent | None = None
         for some in self._in_portions(dirty):
@@ -352,10 +379,10 @@ class NftablesFilter:
                     await asyncio.wait([asyncio.ensure_future(sent[1])])  # the socket serves one at a time
                 raise
             if sent is not None:
-                written += await self._settle(*sent, set(new))
+                written += await self._settle(*sent, are_new)
             sent = portion, self._begin(portion.messages)
         if sent is not None:
-            written += await self._settle(*sent, set(new))
+            written += await self._settle(*sent, are_new)
         self._dirty -= set(written)
         return written
 
@@ -492,39 +519,39 @@ class NftablesFilter:
 
     def suspect(self, touched: Touched) -> None:
         """Somebody else has been at these: the next `check` looks at them alone."""
-        self._suspects |= touched.chains
-        self._suspects_all = self._suspects_all or touched.is_more
+        self._suspects.add(touched)
 
     async def check(self) -> list[str]:
-        suspects, self._suspects = self._suspects, set()
-        is_all, self._suspects_all = self._suspects_all or not suspects, False
+        suspects, self._suspects = self._suspects, Touched()
         if not self._is_loaded:
             return []
-        return await self._check_all() if is_all else self._check_chains(suspects)
+        if len(suspects.chains) >= MANY_CHAINS:
+            # What is the matter takes long to find out.
+            with suppress(NftRefused):
+                self._stand_guard()
+        found = self._check_touched_maps(suspects.sets & self._known_maps.keys())
+        if suspects.is_more or not (suspects.chains or suspects.sets):
+            return found + await self._check_all()
+        found += self._check_handles(self._handles_of(suspects.chains & self._known_chains & self._chains.keys()))
+        touched = [one for one in self._sets.values() if one.name in suspects.sets]
+        return found + [what for one in touched for what in self._check_members(one)]
 
-    def _check_chains(self, names: set[str]) -> list[str]:
-        """Rules of these have changed; no chain has come or gone."""
-        found = []
-        for name, handles in self._handles_of(names & self._known_chains & self._chains.keys()).items():
-            if handles != self._handles.get(name, []):
-                found.append(f"{self._what(name)} was altered")
-                self._dirty.add(name)
-        return found
+    def _check_handles(self, handles: Mapping[str, list[int]]) -> list[str]:
+        altered = [name for name, numbers in handles.items() if numbers != self._handles.get(name, [])]
+        self._dirty |= set(altered)
+        self._is_breached = self._is_breached or bool(altered)
+        return [f"{self._what(name)} was altered" for name in altered]
 
     async def _check_all(self) -> list[str]:
         chains = await asyncio.to_thread(self._socket.chains)
-        if not set(BASE_CHAINS_NAMES) <= chains:
-            self._is_loaded = False
+        if BASE_CHAINS_NAMES - chains:
+            self._is_loaded, self._is_breached = False, True
             return [f"table {self._text.table} was removed or flushed"]
-        handles = await asyncio.to_thread(self._handles_of, self._known_chains & chains)
-        found = []
-        for name in self._known_chains - chains:
-            found.append(f"{self._what(name)} was removed")
-            self._is_loaded = False
-        for name in self._known_chains & chains & self._chains.keys():
-            if handles.get(name, []) != self._handles.get(name, []):
-                found.append(f"{self._what(name)} was altered")
-                self._dirty.add(name)
+        handles = await asyncio.to_thread(self._handles_of, self._known_chains & chains & self._chains.keys())
+        removed = self._known_chains - chains
+        if removed:
+            self._is_loaded, self._is_breached = False, True
+        found = [f"{self._what(name)} was removed" for name in removed] + self._check_handles(handles)
         foreign = chains - self._known_chains
         if foreign:
             found.append(f"chains in our table that are not ours: {', '.join(sorted(foreign)[:5])}")
@@ -540,20 +567,33 @@ class NftablesFilter:
             if wanted.is_there and wanted.name not in there:
                 found.append(f"set {wanted.id} was removed")
                 self._is_loaded = False
-                continue
-            if wanted.pending or not wanted.is_there:
-                continue
-            # Where intervals begin; nft writes one end more than it needs.
-            ours = {element_key(encode_member(wanted.members.type, one)[0]) for one in wanted.members.effective}
-            if {one for one in self._socket.elements(wanted.name) if not one[0]} != ours:
-                found.append(f"members of set {wanted.id} were altered")
-                self._is_loaded = False
+            else:
+                found += self._check_members(wanted)
         for name, targets in self._known_maps.items():
-            if name not in there or {key[1:].rstrip(b"\0").decode() for key in self._socket.elements(name)} != set(
-                targets
-            ):
-                found.append(f"map {name} was altered")
+            if name not in there:
+                found.append(f"map {name} was removed")
                 self._is_loaded = False
+            elif {key[1:].rstrip(b"\0").decode() for key in self._socket.elements(name)} != set(targets):
+                found += self._check_touched_maps([name])
+        return found
+
+    def _check_members(self, wanted: WantedSet) -> list[str]:
+        if wanted.pending or not wanted.is_there:
+            return []
+        # Where intervals begin; nft writes one end more than it needs.
+        ours = {element_key(encode_member(wanted.members.type, one)[0]) for one in wanted.members.effective}
+        if {one for one in self._socket.elements(wanted.name) if not one[0]} == ours:
+            return []
+        self._compare(wanted)
+        return [f"members of set {wanted.id} were altered"]
+
+    def _check_touched_maps(self, names: Iterable[str]) -> list[str]:
+        """Where an element leads does not show in its key: all are written again, in one transaction."""
+        found = []
+        for name in names:
+            self._stray_keys[name] = self._socket.elements(name)
+            self._known_maps[name] = {}
+            found.append(f"map {name} was altered")
         return found
 
     async def counts(self, table: Table, chains: Iterable[str]) -> list[RuleCount]:

@@ -19,6 +19,7 @@ from felix.kernel.nfnetlink import NftMonitor
 from felix.kernel.nftables import NftablesFilter
 from felix.ports import InterfaceListener, PacketFilter, Programmer
 from felix.rules.ruleset import RuleProgrammer
+from felix.rules.static import guard
 from felix.sync.routes import FELIX_PROTOCOL
 from integration.node.felix.settings import (
     interface_settings,
@@ -159,7 +160,7 @@ class Parts:
 
 def make_filter(version: IPVersion, config: FelixConfig, log: EventSink) -> PacketFilter:
     if uses_nftables(config):
-        return NftablesFilter(version)
+        return NftablesFilter(version, guard=guard(config.interface_prefixes))
     from felix.kernel.iptables import IptablesFilter
 
     return IptablesFilter(version, backend=config.iptables_backend, max_set_size=config.max_ipset_size, told=log.event)
