@@ -117,14 +117,15 @@ class ClusterRoutes:
     def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> list[WantedRoute]:
         """`parent_of` is the interface that has an address."""
         own = self._hosts.get(settings.node)
+        addresses = ("", "") if own is None else (own.ipv4, own.ipv6)
+        parents = [parent_of(address) if address else "" for address in addresses]
         found = []
         for route in self._routes.values():
             if not route.type.is_workload or route.pool not in settings.programs:
                 continue
             if route.type.is_remote and route.node_ip:
                 is_six = ":" in route.destination
-                address = "" if own is None else own.ipv6 if is_six else own.ipv4
-                one = self._remote(route, parent_of(address) if address else "", is_six)
+                one = self._remote(route, parents[is_six], is_six)
                 if one is not None:
                     found.append(one)
             elif route.type.is_local and not is_single(route.destination):
@@ -181,7 +182,7 @@ class RouteProgrammer:
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
         self._forget, self._apply_at, self._clock = forget_connections, apply_at, clock
-        self._is_stale = True
+        self._is_stale = self._is_cluster_stale = True
         self._appeared: set[int] = set()
         self.look_again_at: float | None = None
         self.reconfigure(settings)
@@ -197,17 +198,20 @@ class RouteProgrammer:
     def reconfigure(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._is_stale = True
+        self._is_stale = self._is_cluster_stale = True
 
     def on_message(self, message: Message) -> None:
-        if self._workloads.on_message(message) or self._cluster.on_message(message):
+        if self._workloads.on_message(message):
             self._is_stale = True
+        elif self._cluster.on_message(message):
+            self._is_stale = self._is_cluster_stale = True
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
         known = self._interfaces
-        known.holders.interface_changed(name, state, addresses, ifindex)
+        if known.holders.interface_changed(name, state, addresses, ifindex):
+            self._is_cluster_stale = True
         if state == "gone":
             known.up.pop(name, None)
             if known.names.get(ifindex) == name:
@@ -253,7 +257,9 @@ class RouteProgrammer:
 
     def _want(self) -> None:
         self._book.want("workloads", self._workloads.wanted(self._settings))
-        self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
+        if self._is_cluster_stale:
+            self._is_cluster_stale = False
+            self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""

@@ -99,6 +99,8 @@ class NftablesFilter:
         self._encoder = RuleEncoder(version, table)
         self._chains: dict[str, WantedChain] = {}
         self._sets: dict[str, WantedSet] = {}
+        self._unsettled: dict[str, WantedSet] = {}  # by kernel name: those that may differ from the kernel's
+        self._with_bad: set[str] = set()  # ids of sets that were given what is no member
         self._maps: dict[str, dict[str, str]] = {}  # kernel name → interface → kernel chain
         self._known_maps: dict[str, dict[str, str]] = {}
         self._known_chains: set[str] = set()
@@ -130,15 +132,26 @@ class NftablesFilter:
                 wanted = WantedSet(set_name(self.version, id), id, SetMembers(type, self.version))
             self._sets[id] = wanted
         wanted.pending.append(wanted.members.replace(members))
+        self._members_changed(wanted)
+
+    def _members_changed(self, wanted: WantedSet) -> None:
+        self._unsettled[wanted.name] = wanted
+        if wanted.members.bad:
+            self._with_bad.add(wanted.id)
+        else:
+            self._with_bad.discard(wanted.id)
 
     def change_ip_set(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
         wanted = self._sets.get(id)
         if wanted is not None:
             wanted.pending.append(wanted.members.change(added, removed))
+            self._members_changed(wanted)
 
     def remove_ip_set(self, id: str) -> None:
         wanted = self._sets.pop(id, None)
         if wanted is not None:
+            self._unsettled.pop(wanted.name, None)
+            self._with_bad.discard(id)
             self._gone_sets[wanted.name] = wanted
 
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
@@ -169,7 +182,7 @@ class NftablesFilter:
     # --- making it so ------------------------------------------------------------------------------------------------
 
     async def apply(self) -> list[Failure]:
-        changed_type = self._gone_sets.keys() & {one.name for one in self._sets.values()}
+        changed_type = [one for one in self._sets.values() if one.name in self._gone_sets] if self._gone_sets else []
         if changed_type:
             # Sets of the same name and another type are in the way until no rule names them.
             self._run(f"add table {self._text.table}\ndelete table {self._text.table}")
@@ -188,11 +201,9 @@ class NftablesFilter:
                 await self._adopt()
                 await self._change()
         failures = [Failure(self._what(name), reason) for name, reason in sorted(self._failed.items())]
-        for one in self._sets.values():
-            if one.members.bad:
-                failures += [
-                    Failure(f"member of set {one.id}", f"{bad!r} is no member") for bad in sorted(one.members.bad)
-                ]
+        for id in sorted(self._with_bad):
+            bad = sorted(self._sets[id].members.bad)
+            failures += [Failure(f"member of set {id}", f"{one!r} is no member") for one in bad]
         return failures
 
     def _what(self, name: str) -> str:
@@ -209,6 +220,7 @@ class NftablesFilter:
         self._dirty = set(self._chains)
         self._gone_chains = chains - self._chains.keys()
         wanted_sets = {one.name: one for one in self._sets.values()}
+        self._unsettled = dict(wanted_sets)
         self._gone_sets = {
             name: WantedSet(name, name, SetMembers("net", self.version), is_there=True)
             for name in sets - wanted_sets.keys() - self._maps.keys()
@@ -262,6 +274,7 @@ class NftablesFilter:
             self._change_elements(first=False)
             await self._remove_gone()
             await self._learn(changed)
+            self._unsettled.clear()
         self._is_breached = False
 
     async def _change_at_once(self) -> bool:
@@ -275,11 +288,11 @@ class NftablesFilter:
         if any(name not in self._known_maps for name in self._maps):
             return False
         encoder = self._encoder
-        new_sets = [one for one in self._sets.values() if not one.is_there]
+        new_sets = [one for one in self._unsettled.values() if not one.is_there]
         for one in new_sets:
             one.pending = [Effect(added=set(one.members.effective))]
         messages = [encoder.new_set(one.name, one.members.type) for one in new_sets]
-        grown = [(one, merged(one.pending)) for one in self._sets.values() if one.pending]
+        grown = [(one, merged(one.pending)) for one in self._unsettled.values() if one.pending]
         messages += self._socket.encoded(
             self._elements("add", one, effect.added) for one, effect in grown if not effect.must_be_one
         )
@@ -297,7 +310,7 @@ class NftablesFilter:
         messages += self._socket.encoded(
             self._elements("delete", one, effect.removed) for one, effect in grown if not effect.must_be_one
         )
-        strays = [ElementChange("delete", one.name, one.strays) for one in self._sets.values() if one.strays]
+        strays = [ElementChange("delete", one.name, one.strays) for one in self._unsettled.values() if one.strays]
         messages += self._socket.encoded(strays)
         gone = sorted(self._gone_chains & self._known_chains)
         messages += [encoder.flush_chain(name) for name in gone] + [encoder.delete_chain(name) for name in gone]
@@ -306,8 +319,9 @@ class NftablesFilter:
             return False
         for one in new_sets:
             one.is_there = True
-        for one in self._sets.values():
+        for one in self._unsettled.values():
             one.pending, one.strays = [], []
+        self._unsettled.clear()
         self._known_chains |= {one.name for one in dirty}
         self._maps_are_written()
         self._chains_are_gone(gone)
@@ -316,7 +330,7 @@ class NftablesFilter:
         return True
 
     async def _make_sets(self) -> None:
-        new = [one for one in self._sets.values() if not one.is_there]
+        new = [one for one in self._unsettled.values() if not one.is_there]
         await self._send([self._encoder.new_set(one.name, one.members.type) for one in new])
         for one in new:
             one.is_there = True
@@ -330,7 +344,7 @@ class NftablesFilter:
         """What is added before the chains, what is removed after them; what overlaps in one step."""
         changes: list[ElementChange] = []
         touched = []
-        for wanted in self._sets.values():
+        for wanted in self._unsettled.values():
             if wanted.strays and not first:
                 changes.append(ElementChange("delete", wanted.name, wanted.strays))
                 wanted.strays = []
@@ -585,6 +599,7 @@ class NftablesFilter:
         if {one for one in self._socket.elements(wanted.name) if not one[0]} == ours:
             return []
         self._compare(wanted)
+        self._unsettled[wanted.name] = wanted
         return [f"members of set {wanted.id} were altered"]
 
     def _check_touched_maps(self, names: Iterable[str]) -> list[str]:
