@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,13 +95,22 @@ class ClusterRoutes:
         self._routes: dict[str, Route] = {}
         self._hosts: dict[str, Host] = {}
         self._vteps: dict[str, VTEP] = {}
+        self._wanted: dict[str, WantedRoute] = {}
+        self._settings: RouteSettings | None = None  # with which, and with which parents, `_wanted` was made
+        self._parents: list[str] = []
+        self._changed: set[str] = set()
+        self._is_all_stale = True
 
     def on_message(self, message: Message) -> bool:
         match message:
             case RouteUpdate(route):
                 self._routes[route.destination] = route
+                self._changed.add(route.destination)
+                return True
             case RouteRemove(destination):
                 self._routes.pop(destination, None)
+                self._changed.add(destination)
+                return True
             case HostUpdate(host):
                 self._hosts[host.name] = host
             case HostRemove(name):
@@ -112,25 +121,38 @@ class ClusterRoutes:
                 self._vteps.pop(node, None)
             case _:
                 return False
+        self._is_all_stale = True
         return True
 
-    def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> list[WantedRoute]:
-        """`parent_of` is the interface that has an address."""
+    def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> Iterable[WantedRoute]:
+        """`parent_of` is the interface that has an address. Each pod is a route: only what changed is made anew."""
         own = self._hosts.get(settings.node)
         addresses = ("", "") if own is None else (own.ipv4, own.ipv6)
         parents = [parent_of(address) if address else "" for address in addresses]
-        found = []
-        for route in self._routes.values():
-            if not route.type.is_workload or route.pool not in settings.programs:
-                continue
-            if route.type.is_remote and route.node_ip:
-                is_six = ":" in route.destination
-                one = self._remote(route, parents[is_six], is_six)
-                if one is not None:
-                    found.append(one)
-            elif route.type.is_local and not is_single(route.destination):
-                found.append(WantedRoute(route.destination, RouteClass.BLACKHOLE))
-        return found
+        if self._is_all_stale or (settings, parents) != (self._settings, self._parents):
+            self._wanted.clear()
+            self._changed = set(self._routes)
+        self._settings, self._parents, self._is_all_stale = settings, parents, False
+        for destination in self._changed:
+            route = self._routes.get(destination)
+            made = self._made(route) if route is not None else None
+            if made is None:
+                self._wanted.pop(destination, None)
+            else:
+                self._wanted[destination] = made
+        self._changed = set()
+        return self._wanted.values()
+
+    def _made(self, route: Route) -> WantedRoute | None:
+        assert self._settings is not None
+        if not route.type.is_workload or route.pool not in self._settings.programs:
+            return None
+        if route.type.is_remote and route.node_ip:
+            is_six = ":" in route.destination
+            return self._remote(route, self._parents[is_six], is_six)
+        if route.type.is_local and not is_single(route.destination):
+            return WantedRoute(route.destination, RouteClass.BLACKHOLE)
+        return None
 
     def _remote(self, route: Route, parent: str, is_six: bool) -> WantedRoute | None:
         if route.same_subnet or route.pool == "none":
