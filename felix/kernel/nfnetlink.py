@@ -294,6 +294,31 @@ def element_key(element: bytes) -> bytes:
     return _key(element, 4, len(element))
 
 
+def members_of(keys: Iterable[bytes]) -> set[tuple[bytes, ...]]:
+    """Keys as `NftSocket.elements` says them, put together again: where an interval begins, and where it has ended if it does.
+
+    Two intervals that begin alike are two members: 10.0.0.0/8 is not 10.0.0.0/16. An end that belongs to none is left out.
+    """
+    found: set[tuple[bytes, ...]] = set()
+    begun: bytes | None = None
+    for key in sorted(keys, key=lambda one: (one[1:], not one[0])):
+        if not key[0]:
+            if begun is not None:
+                found.add((begun,))
+            begun = key
+        elif begun is not None:
+            found.add((begun, key))
+            begun = None
+    if begun is not None:
+        found.add((begun,))
+    return found
+
+
+def member_keys(type: IPSetType, member: str) -> tuple[bytes, ...]:
+    """What `members_of` finds in the kernel for this member. Raises ValueError."""
+    return tuple(element_key(element) for element in encode_member(type, member))
+
+
 def encode_key(key: bytes) -> bytes:
     """An element by what `NftSocket.elements` says of it, to be deleted."""
     return nested(1, data(1, key[1:]) + (attribute(3, struct.pack("!I", _INTERVAL_END)) if key[0] else b""))

@@ -24,10 +24,11 @@ from felix.kernel.nfnetlink import (
     ElementsRefused,
     NftSocket,
     Touched,
-    element_key,
     encode_key,
     encode_member,
     interface_element,
+    member_keys,
+    members_of,
     verdict_element,
 )
 from felix.kernel.nft_rules import RuleEncoder, Unencodable
@@ -248,17 +249,12 @@ class NftablesFilter:
 
     def _compare(self, one: WantedSet) -> None:
         """A set that stands there: what it lacks, and what it has too much."""
-        there = self._socket.elements(one.name)
-        wanted: dict[bytes, str] = {}
-        keys: set[bytes] = set()
-        for member in one.members.effective:
-            elements = encode_member(one.members.type, member)
-            wanted[element_key(elements[0])] = member
-            keys |= {element_key(element) for element in elements}
-        missing = {member for key, member in wanted.items() if key not in there}
-        one.pending = [Effect(added=missing)] if missing else []
-        # nft's own first end of all intervals harms nobody.
-        one.strays = [encode_key(key) for key in there - keys if key[1:].strip(b"\0") or not key[0]]
+        there = members_of(self._socket.elements(one.name))
+        wanted = {member_keys(one.members.type, member): member for member in one.members.effective}
+        missing = {wanted[keys] for keys in wanted.keys() - there}
+        # What is too much may lie where something is missing: both in one transaction.
+        one.pending = [Effect(added=missing, must_be_one=True)] if missing else []
+        one.strays = [encode_key(key) for keys in there - wanted.keys() for key in keys]
 
     async def _change(self) -> None:
         self._failed = {
@@ -298,8 +294,13 @@ class NftablesFilter:
         )
         for one, effect in grown:
             if effect.must_be_one:
-                both = [self._elements("delete", one, effect.removed), self._elements("add", one, effect.added)]
-                messages += self._socket.encoded(both)
+                messages += self._socket.encoded(
+                    [
+                        ElementChange("delete", one.name, one.strays),
+                        self._elements("delete", one, effect.removed),
+                        self._elements("add", one, effect.added),
+                    ]
+                )
         messages += [encoder.new_chain(one.name) for one in dirty if one.name not in self._known_chains]
         try:
             for chain in dirty:
@@ -310,7 +311,12 @@ class NftablesFilter:
         messages += self._socket.encoded(
             self._elements("delete", one, effect.removed) for one, effect in grown if not effect.must_be_one
         )
-        strays = [ElementChange("delete", one.name, one.strays) for one in self._unsettled.values() if one.strays]
+        are_done = {one.name for one, effect in grown if effect.must_be_one}
+        strays = [
+            ElementChange("delete", one.name, one.strays)
+            for one in self._unsettled.values()
+            if one.strays and one.name not in are_done
+        ]
         messages += self._socket.encoded(strays)
         gone = sorted(self._gone_chains & self._known_chains)
         messages += [encoder.flush_chain(name) for name in gone] + [encoder.delete_chain(name) for name in gone]
@@ -352,7 +358,9 @@ class NftablesFilter:
                 continue
             effect = merged(wanted.pending)
             if first and effect.must_be_one:
+                strays, wanted.strays = wanted.strays, []
                 changes += [
+                    ElementChange("delete", wanted.name, strays),
                     self._elements("delete", wanted, effect.removed),
                     self._elements("add", wanted, effect.added),
                 ]
@@ -594,9 +602,8 @@ class NftablesFilter:
     def _check_members(self, wanted: WantedSet) -> list[str]:
         if wanted.pending or not wanted.is_there:
             return []
-        # Where intervals begin; nft writes one end more than it needs.
-        ours = {element_key(encode_member(wanted.members.type, one)[0]) for one in wanted.members.effective}
-        if {one for one in self._socket.elements(wanted.name) if not one[0]} == ours:
+        ours = {member_keys(wanted.members.type, one) for one in wanted.members.effective}
+        if members_of(self._socket.elements(wanted.name)) == ours:
             return []
         self._compare(wanted)
         self._unsettled[wanted.name] = wanted

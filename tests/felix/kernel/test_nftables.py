@@ -73,6 +73,11 @@ def listed(host: Namespace, what: str, name: str, family: str = "ip") -> str:
     return host.run("nft", "list", what, family, "calico", name)
 
 
+def handle_of(host: Namespace, chain: str) -> int:
+    """The chain's own, which changes if it is deleted and made again."""
+    return next(one["chain"]["handle"] for one in ruleset(host) if one.get("chain", {}).get("name") == chain)
+
+
 def policy(name: str = "cali-pi-x", id: str = "s:web") -> Chain:
     return Chain(name, (Rule((InSet("source", id),), Accept()), Rule((), Drop())))
 
@@ -136,13 +141,17 @@ def test_changes_touch_what_has_changed_and_leave_counters_of_the_rest(host: Nam
         ("add rule ip calico filter-FORWARD accept", "hook filter FORWARD was altered"),
         ("delete element ip calico cali40s-web { 10.0.0.1 }", "members of set s:web were altered"),
         ("add element ip calico cali40s-web { 10.7.0.1 }", "members of set s:web were altered"),
+        (
+            "delete element ip calico cali40s-web { 10.1.0.0/16 }; add element ip calico cali40s-web { 10.1.0.0/17 }",
+            "members of set s:web were altered",
+        ),
         ('delete element ip calico filter-to { "cali1" }', "map filter-to was altered"),
         ("add chain ip calico intruder", "not ours: intruder"),
     ],
 )
 def test_what_others_alter_is_found_and_put_right(host: Namespace, command: str, said: str) -> None:
     async def body(nft: NftablesFilter) -> None:
-        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32", "10.1.0.0/16"})
         nft.set_chains("filter", [policy()])
         nft.set_map("filter", "to", {"cali1": "cali-pi-x"})
         await nft.apply()
@@ -174,6 +183,35 @@ def test_a_new_process_takes_over_without_a_moment_of_nothing(host: Namespace) -
     inside(host, second)
     assert "filter-cali-pi-old" not in chains(host)
     assert "10.0.0.2" in listed(host, "set", "cali40s-web")
+
+
+@pytest.mark.parametrize(
+    ("former", "wanted"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/16"),  # begin alike
+        ("10.0.0.0/16", "10.0.0.0/8"),
+        ("10.0.0.0/8", "10.1.0.0/16"),  # one within the other
+        ("10.1.0.0/16", "10.0.0.0/8"),
+        ("10.0.0.0/9", "10.128.0.0/9"),  # one begins where the other ends
+        ("10.128.0.0/9", "10.0.0.0/9"),
+        ("0.0.0.0/0", "255.255.255.255/32"),
+        ("128.0.0.0/1", "0.0.0.0/1"),
+    ],
+)
+def test_a_former_process_s_set_gets_exactly_the_members_wanted_now(host: Namespace, former: str, wanted: str) -> None:
+    async def write(nft: NftablesFilter, member: str) -> None:
+        nft.set_ip_set("s:web", "net", {member, "192.0.2.7/32"} if member != "0.0.0.0/0" else {member})
+        nft.set_chains("filter", [policy()])
+        assert await nft.apply() == []
+        assert await nft.check() == []
+
+    inside(host, lambda nft: write(nft, former))
+    handle = handle_of(host, "filter-FORWARD")
+    inside(host, lambda nft: write(nft, wanted))
+    assert handle_of(host, "filter-FORWARD") == handle, "the table was not made anew"
+    found = listed(host, "set", "cali40s-web").partition("elements = ")[2].partition("}")[0].strip(" {}")
+    text = wanted.removesuffix("/32")
+    assert sorted(found.split(", ")) == sorted([text, "192.0.2.7"] if text != "0.0.0.0/0" else [text])
 
 
 def test_one_refused_chain_is_closed_and_leaves_the_others_alone(host: Namespace) -> None:
