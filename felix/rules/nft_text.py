@@ -309,7 +309,7 @@ def comment_text(text: str) -> str:
 
 def prefix_text(text: str) -> str:
     """`|` divides the parts of a denied packet's prefix, so it stays."""
-    return "|".join(comment_text(part) for part in text.split("|"))
+    return "|".join(comment_text(part) for part in text.split("|"))[:MAX_COMMENT_OCTETS]
 
 
 def widest(cidrs: Iterable[str]) -> list[str]:

@@ -41,7 +41,7 @@ from felix.filter_rules import (
     SetMark,
 )
 from felix.kernel.nfnetlink import NftSocket
-from felix.kernel.nft_rules import RuleEncoder, Unencodable
+from felix.kernel.nft_rules import RuleEncoder
 from felix.rules.nft_text import NftText, chain_name, map_name, set_name
 from tests.netns import Namespace, network_namespace
 
@@ -111,11 +111,6 @@ def test_nft_shows_our_messages_as_it_shows_its_own_text(host: Namespace, versio
     assert len(ours) == len(theirs) == len(chain.rules)
     different = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b and "{" not in b]
     assert different == []
-
-
-def test_what_has_only_a_text_form_says_so() -> None:
-    with pytest.raises(Unencodable):
-        RuleEncoder(4, "calico").rules("nat", Chain("cali-x", (Rule((), Masquerade()),)))
 
 
 def test_raw_rules(host: Namespace) -> None:

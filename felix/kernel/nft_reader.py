@@ -1,0 +1,196 @@
+"""What a kernel has of a table, entered into the books: at the start, and whenever others may have been at it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from felix.desired import IPVersion
+from felix.kernel.nfnetlink import Hooked, NftSocket, SetKind
+from felix.kernel.nft_elements import Key, interface_of, member_keys, members_of
+from felix.kernel.nft_expressions import Unencodable
+from felix.kernel.nft_monitor import Touched
+from felix.kernel.nft_parts import BASE
+from felix.kernel.nft_rules import VERDICT_MAP, RuleEncoder, hooked, marks, set_kind
+from felix.sync.nft_table import NftTable, VerdictMap, WantedChain, WantedSet
+
+ASK_EACH = 200  # more chains than that are asked about in a thread
+DORMANT = 1
+
+
+class NftReader:
+    """Raises OSError."""
+
+    def __init__(self, table: NftTable, name: str, socket: NftSocket) -> None:
+        self._table = table
+        self._name = name
+        self._socket = socket
+
+    @property
+    def version(self) -> IPVersion:
+        return self._table.version
+
+    # --- at the start ------------------------------------------------------------------------------------------------
+
+    async def frame(self) -> tuple[dict[str, Hooked | None], dict[str, SetKind]]:
+        """Chains; sets and maps."""
+        return await asyncio.to_thread(lambda: (self._socket.chains(), self._socket.sets()))
+
+    def has_alien(self, chains: Mapping[str, Hooked | None], sets: Mapping[str, SetKind]) -> bool:
+        """Whether something is in the way that cannot be altered in place: a chain hooked otherwise, a set of another kind."""
+        kinds = {one.name: set_kind(self.version, one.members.type) for one in self._table.sets.values()}
+        kinds |= dict.fromkeys(self._table.maps, VERDICT_MAP)
+        return any(not is_hooked_alike(*one) for one in chains.items()) or any(
+            sets[name] != kind for name, kind in kinds.items() if name in sets
+        )
+
+    async def adopt(self, chains: Iterable[str], sets: Collection[str]) -> None:
+        """Take these for what has been programmed: what is not as wanted is noted as dirty or unsettled."""
+        table = self._table
+        table.chains_stand({*chains, *BASE})
+        table.sets_stand(sets)
+        names = sorted(table.known_chains & table.chains.keys())
+        for at in range(0, len(names), ASK_EACH):
+            some = [table.chains[name] for name in names[at : at + ASK_EACH] if name in table.chains]
+            for chain, handles in await asyncio.to_thread(self._equal, some):
+                table.chain_stands(chain, handles)
+        for one in list(table.unsettled.values()):
+            if one.is_there:
+                self._note_members(one, await asyncio.to_thread(self._socket.elements, one.name))
+        for verdicts in table.maps.values():
+            if verdicts.is_there:
+                self.compare_entries(verdicts)
+            else:
+                verdicts.stands({})
+        table.is_loaded = True
+
+    def _equal(self, chains: Iterable[WantedChain]) -> list[tuple[WantedChain, list[int]]]:
+        """With their rules' handles. Rules carry what they were made of: those that are as wanted need not be written."""
+        found = []
+        encoder = RuleEncoder(self.version, self._name)
+        for chain in chains:
+            seen = self._socket.rules(chain.name)
+            if len(seen) != len(chain.chain.rules):
+                continue
+            try:
+                wanted = marks(encoder.rules(chain.table, chain.chain)) if seen else []
+            except Unencodable:
+                continue
+            if [rule.mark for rule in seen] == wanted:
+                found.append((chain, [rule.handle for rule in seen]))
+        return found
+
+    def compare_members(self, one: WantedSet) -> bool:
+        """Notes what it lacks and what it has too much; whether it is as wanted."""
+        return self._note_members(one, self._socket.elements(one.name))
+
+    def _note_members(self, one: WantedSet, there: Iterable[Key]) -> bool:
+        stand = members_of(there)
+        wanted = {member_keys(one.members.type, member): member for member in one.members.effective}
+        missing = [wanted[keys] for keys in wanted.keys() - stand]
+        strays = [key for keys in stand - wanted.keys() for key in keys]
+        self._table.members_stand(one, missing, strays)
+        return not missing and not strays
+
+    def compare_entries(self, verdicts: VerdictMap) -> bool:
+        """Whether all lead to where they did when they were written."""
+        there = {interface_of(key): target for key, target in self._socket.elements(verdicts.name).items()}
+        is_same = there == verdicts.standing
+        verdicts.stands(there)
+        return is_same
+
+    async def learn(self, written: Sequence[WantedChain], refused: Iterable[str] = ()) -> None:
+        """Remember rules' handles, by which a change of others is seen; of refused chains those of what stands instead."""
+        names = [name for name in refused if name in self._table.known_chains]
+        found = await self._rule_handles([*names, *(one.name for one in written)])
+        for name in names:
+            self._table.handles[name] = found[name]
+        for chain in written:
+            self._table.chain_stands(chain, found[chain.name])
+
+    async def _rule_handles(self, names: Collection[str]) -> dict[str, list[int]]:
+        """Chain by chain: of a whole table's rules each portion of the answer costs a walk over all before it."""
+
+        def ask() -> dict[str, list[int]]:
+            return {name: self._socket.rule_handles(name).get(name, []) for name in names}
+
+        return await asyncio.to_thread(ask) if len(names) > ASK_EACH else ask()
+
+    # --- later -------------------------------------------------------------------------------------------------------
+
+    async def is_as_known(self) -> bool:
+        """By names: whether anything is missing."""
+        chains, sets = await self.frame()
+        known = {one.name for one in self._table.sets.values() if one.is_there}
+        known |= {one.name for one in self._table.maps.values() if one.is_there}
+        return self._table.known_chains <= chains.keys() and known <= sets.keys()
+
+    async def check_touched(self, touched: Touched) -> list[str]:
+        """Only what somebody is said to have been at."""
+        table = self._table
+        found = [f"map {name} was altered" for name in touched.sets & table.maps.keys() if self._is_altered(name)]
+        found += self._compare_handles(
+            await self._rule_handles(touched.chains & table.known_chains & table.chains.keys())
+        )
+        sets = [one for one in table.sets.values() if one.name in touched.sets]
+        return found + [f"members of set {one.id} were altered" for one in sets if self._are_altered(one)]
+
+    async def check(self) -> list[str]:
+        """Everything. What is missing as such makes the books void."""
+        chains, sets = await self.frame()
+        table = self._table
+        found = self._check_frame(chains, sets)
+        if found:
+            table.is_loaded = False
+            return found
+        names = table.known_chains & table.chains.keys()
+        found += self._compare_handles(await self._rule_handles(names))
+        if foreign := chains.keys() - table.known_chains:
+            found.append(f"chains in our table that are not ours: {', '.join(sorted(foreign)[:5])}")
+            table.known_chains |= foreign
+            table.gone_chains |= foreign
+        found += [f"map {name} was altered" for name in table.maps if await asyncio.to_thread(self._is_altered, name)]
+        for one in list(table.sets.values()):
+            if await asyncio.to_thread(self._are_altered, one):
+                found.append(f"members of set {one.id} were altered")
+        return found
+
+    def _check_frame(self, chains: Mapping[str, Hooked | None], sets: Mapping[str, SetKind]) -> list[str]:
+        table = self._table
+        if BASE.keys() - chains.keys():
+            table.is_breached = True
+            return [f"{table.what} was removed or flushed"]
+        found = [f"{table.what} was made dormant"] if self._socket.table_flags() == DORMANT else []
+        if removed := table.known_chains - chains.keys():
+            table.is_breached = True
+            found += [f"{table.what_is(name)} was removed" for name in sorted(removed)]
+        policies = {name: hook.policy for name, hook in chains.items() if hook is not None}
+        found += [f"the policy of {table.what_is(name)} was altered" for name in BASE if policies[name] != 1]
+        alien = [name for name, hook in chains.items() if not is_hooked_alike(name, hook)]
+        found += [f"where the kernel calls {table.what_is(name)} was altered" for name in alien]
+        found += [f"set {one.id} was removed" for one in table.sets.values() if one.is_there and one.name not in sets]
+        found += [f"map {one.name} was removed" for one in table.maps.values() if one.is_there and one.name not in sets]
+        return found or (["sets of another kind are in the place of ours"] if self.has_alien({}, sets) else [])
+
+    def _compare_handles(self, handles: Mapping[str, list[int]]) -> list[str]:
+        table = self._table
+        altered = [name for name, numbers in handles.items() if numbers != table.handles.get(name, [])]
+        table.dirty |= set(altered) & table.chains.keys()
+        table.is_breached = table.is_breached or bool(altered)
+        return [f"{table.what_is(name)} was altered" for name in altered]
+
+    def _is_altered(self, name: str) -> bool:
+        verdicts = self._table.maps[name]
+        return verdicts.is_there and not self.compare_entries(verdicts)
+
+    def _are_altered(self, one: WantedSet) -> bool:
+        """What waits to be written is reckoned anew, which is no alteration."""
+        waits = bool(one.pending)
+        return one.is_there and not self.compare_members(one) and not waits
+
+
+def is_hooked_alike(name: str, hook: Hooked | None) -> bool:
+    """The policy is not looked at: it can be set."""
+    if name not in BASE:
+        return hook is None
+    return hook is not None and hook[:3] == hooked(*BASE[name])[:3]
