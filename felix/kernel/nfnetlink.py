@@ -49,6 +49,7 @@ FAMILY_NUMBERS: dict[IPVersion, int] = {4: 2, 6: 10}
 MAX_ELEMENTS = 500  # in a message: an attribute's length has 16 bits
 WHOLE = -1  # place of an error that is no single message's
 RULE_MARK = 0xC1  # the kind of user data in which our rules carry what they were made of
+MARK_OCTETS = 8
 DUMP_ATTEMPTS = 5
 
 Message = tuple[int, bytes]
@@ -74,13 +75,6 @@ class Hooked(NamedTuple):
 class SetKind(NamedTuple):
     flags: int
     key_type: int
-
-
-class RuleSeen(NamedTuple):
-    """`mark`: what it was made of if it is ours, else empty."""
-
-    handle: int
-    mark: bytes
 
 
 def open_nfnetlink() -> socket.socket:
@@ -216,13 +210,16 @@ class NftSocket:
             found.update(decode_elements(*answer))
         return found
 
-    def rules(self, chain: str) -> list[RuleSeen]:
-        """In order. A rule that somebody replaced has another handle."""
-        return [
-            RuleSeen(int.from_bytes(found.get(3, b""), "big"), rule_mark(found.get(7, b"")))
-            for name, found in self._ours(GET_RULE, 2, text(2, chain))
-            if name == chain
-        ]
+    def marks(self, chain: str) -> bytes:
+        """What its rules were made of, in order: `MARK_OCTETS` each, zeros for one that is not ours."""
+        found = []
+        for received, start, end in self.dump(GET_RULE, text(1, self._table) + text(2, chain)):
+            mark = b""
+            for kind, first, last in attributes(received, start, end):
+                if kind == 7:
+                    mark = rule_mark(received[first:last])
+            found.append(mark.ljust(MARK_OCTETS, b"\0"))
+        return b"".join(found)
 
     def rule_handles(self, chain: str = "") -> dict[str, list[int]]:
         """Chain → its rules' handles, of all chains or one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -17,6 +18,7 @@ NESTED = 0x8000
 INTERVAL_END = 1
 GOTO = 0xFFFFFFFC  # -4
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_ENDS = struct.pack("!I", INTERVAL_END)
 NAME_OCTETS = 16  # of an interface, the 0 behind it included
 
 Key = bytes
@@ -44,13 +46,18 @@ def named(value: bytes) -> str:
 
 
 def net_elements(cidr: str) -> list[bytes]:
-    """The last address of all has no end. Raises ValueError."""
-    network = ipaddress.ip_network(cidr)
-    found = [nested(1, data(1, network.network_address.packed))]
-    after = int(network.broadcast_address) + 1
-    octets = network.max_prefixlen // 8
-    if after < 1 << network.max_prefixlen:
-        end = data(1, after.to_bytes(octets, "big")) + attribute(3, struct.pack("!I", INTERVAL_END))
+    """Of a canonical network. The last address of all has no end. Raises ValueError."""
+    address, _, length = cidr.partition("/")
+    family, octets = (socket.AF_INET6, 16) if ":" in address else (socket.AF_INET, 4)
+    try:
+        first = socket.inet_pton(family, address)
+    except OSError:
+        raise ValueError(f"{cidr!r} is no network") from None
+    bits = 8 * octets
+    beyond = int.from_bytes(first, "big") + (1 << bits - int(length or bits))
+    found = [nested(1, data(1, first))]
+    if beyond < 1 << bits:
+        end = data(1, beyond.to_bytes(octets, "big")) + attribute(3, _ENDS)
         found.append(nested(1, end))
     return found
 
@@ -89,7 +96,7 @@ def verdict_element(interface: str, chain: str) -> bytes:
 
 def encode_key(key: Key) -> bytes:
     """An element by its key, to be deleted."""
-    return nested(1, data(1, key[1:]) + (attribute(3, struct.pack("!I", INTERVAL_END)) if key[0] else b""))
+    return nested(1, data(1, key[1:]) + (attribute(3, _ENDS) if key[0] else b""))
 
 
 # --- decoded ---------------------------------------------------------------------------------------------------------

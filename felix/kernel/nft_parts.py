@@ -25,6 +25,7 @@ class Part:
 
     owner: Owner
     messages: Sequence[Message]
+    mark: bytes = b""  # of rules
 
 
 def messages_of(parts: Iterable[Part]) -> list[Message]:
@@ -99,12 +100,12 @@ class Parts:
     def rules(self, chain: WantedChain) -> Part:
         """Raises Unencodable."""
         rules = self.encoder.rules(chain.table, chain.chain)
-        return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules])
+        return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules], self.encoder.mark)
 
     def closed(self, chain: WantedChain) -> Part:
         """For a new chain that was refused: it decides about packets that nobody else looks at, and none may pass."""
         rules = self.encoder.rules(chain.table, Chain(chain.chain.name, CLOSED_RULES))
-        return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules])
+        return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules], self.encoder.mark)
 
     # --- maps --------------------------------------------------------------------------------------------------------
 

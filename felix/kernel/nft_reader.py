@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
 from felix.desired import IPVersion
-from felix.kernel.nfnetlink import Hooked, NftSocket, SetKind
+from felix.kernel.nfnetlink import MARK_OCTETS, Hooked, NftSocket, SetKind
 from felix.kernel.nft_elements import Key, interface_of, member_keys, members_of
 from felix.kernel.nft_expressions import Unencodable
 from felix.kernel.nft_monitor import Touched
 from felix.kernel.nft_parts import BASE
-from felix.kernel.nft_rules import VERDICT_MAP, RuleEncoder, hooked, marks, set_kind
+from felix.kernel.nft_rules import VERDICT_MAP, RuleEncoder, hooked, set_kind
 from felix.sync.nft_table import NftTable, VerdictMap, WantedChain, WantedSet
 
 ASK_EACH = 200  # more chains than that are asked about in a thread
@@ -52,8 +53,10 @@ class NftReader:
         names = sorted(table.known_chains & table.chains.keys())
         for at in range(0, len(names), ASK_EACH):
             some = [table.chains[name] for name in names[at : at + ASK_EACH] if name in table.chains]
-            for chain, handles in await asyncio.to_thread(self._equal, some):
-                table.chain_stands(chain, handles)
+            for chain, mark, is_wanted in await asyncio.to_thread(self._compared, some):
+                table.marks[chain.name] = mark
+                if is_wanted:
+                    table.chain_stands(chain, mark)
         for one in list(table.unsettled.values()):
             if one.is_there:
                 self._note_members(one, await asyncio.to_thread(self._socket.elements, one.name))
@@ -64,20 +67,18 @@ class NftReader:
                 verdicts.stands({})
         table.is_loaded = True
 
-    def _equal(self, chains: Iterable[WantedChain]) -> list[tuple[WantedChain, list[int]]]:
-        """With their rules' handles. Rules carry what they were made of: those that are as wanted need not be written."""
+    def _compared(self, chains: Iterable[WantedChain]) -> list[tuple[WantedChain, bytes, bool]]:
+        """What their rules were made of, and whether that is what is wanted."""
         found = []
         encoder = RuleEncoder(self.version, self._name)
         for chain in chains:
-            seen = self._socket.rules(chain.name)
-            if len(seen) != len(chain.chain.rules):
-                continue
-            try:
-                wanted = marks(encoder.rules(chain.table, chain.chain)) if seen else []
-            except Unencodable:
-                continue
-            if [rule.mark for rule in seen] == wanted:
-                found.append((chain, [rule.handle for rule in seen]))
+            mark = self._socket.marks(chain.name)
+            is_wanted = len(mark) == MARK_OCTETS * len(chain.chain.rules)
+            if mark and is_wanted:
+                with suppress(Unencodable):
+                    encoder.rules(chain.table, chain.chain)
+                is_wanted = encoder.mark == mark
+            found.append((chain, mark, is_wanted))
         return found
 
     def compare_members(self, one: WantedSet) -> bool:
@@ -99,20 +100,11 @@ class NftReader:
         verdicts.stands(there)
         return is_same
 
-    async def learn(self, written: Sequence[WantedChain], refused: Iterable[str] = ()) -> None:
-        """Remember rules' handles, by which a change of others is seen; of refused chains those of what stands instead."""
-        names = [name for name in refused if name in self._table.known_chains]
-        found = await self._rule_handles([*names, *(one.name for one in written)])
-        for name in names:
-            self._table.handles[name] = found[name]
-        for chain in written:
-            self._table.chain_stands(chain, found[chain.name])
-
-    async def _rule_handles(self, names: Collection[str]) -> dict[str, list[int]]:
+    async def _marks(self, names: Collection[str]) -> dict[str, bytes]:
         """Chain by chain: of a whole table's rules each portion of the answer costs a walk over all before it."""
 
-        def ask() -> dict[str, list[int]]:
-            return {name: self._socket.rule_handles(name).get(name, []) for name in names}
+        def ask() -> dict[str, bytes]:
+            return {name: self._socket.marks(name) for name in names}
 
         return await asyncio.to_thread(ask) if len(names) > ASK_EACH else ask()
 
@@ -129,9 +121,7 @@ class NftReader:
         """Only what somebody is said to have been at."""
         table = self._table
         found = [f"map {name} was altered" for name in touched.sets & table.maps.keys() if self._is_altered(name)]
-        found += self._compare_handles(
-            await self._rule_handles(touched.chains & table.known_chains & table.chains.keys())
-        )
+        found += self._compare_marks(await self._marks(touched.chains & table.known_chains & table.chains.keys()))
         sets = [one for one in table.sets.values() if one.name in touched.sets]
         return found + [f"members of set {one.id} were altered" for one in sets if self._are_altered(one)]
 
@@ -144,7 +134,7 @@ class NftReader:
             table.is_loaded = False
             return found
         names = table.known_chains & table.chains.keys()
-        found += self._compare_handles(await self._rule_handles(names))
+        found += self._compare_marks(await self._marks(names))
         if foreign := chains.keys() - table.known_chains:
             found.append(f"chains in our table that are not ours: {', '.join(sorted(foreign)[:5])}")
             table.known_chains |= foreign
@@ -172,9 +162,9 @@ class NftReader:
         found += [f"map {one.name} was removed" for one in table.maps.values() if one.is_there and one.name not in sets]
         return found or (["sets of another kind are in the place of ours"] if self.has_alien({}, sets) else [])
 
-    def _compare_handles(self, handles: Mapping[str, list[int]]) -> list[str]:
+    def _compare_marks(self, marks: Mapping[str, bytes]) -> list[str]:
         table = self._table
-        altered = [name for name, numbers in handles.items() if numbers != table.handles.get(name, [])]
+        altered = [name for name, mark in marks.items() if mark != table.marks.get(name, b"")]
         table.dirty |= set(altered) & table.chains.keys()
         table.is_breached = table.is_breached or bool(altered)
         return [f"{table.what_is(name)} was altered" for name in altered]

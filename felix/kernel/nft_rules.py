@@ -49,6 +49,7 @@ from felix.kernel.nfnetlink import (
     DELETE_RULE,
     DELETE_SET,
     DELETE_TABLE,
+    MARK_OCTETS,
     NEW_CHAIN,
     NEW_ELEMENTS,
     NEW_RULE,
@@ -58,7 +59,6 @@ from felix.kernel.nfnetlink import (
     Hooked,
     Message,
     SetKind,
-    rule_mark,
 )
 from felix.kernel.nft_actions import ACTIONS
 from felix.kernel.nft_elements import NAME_OCTETS, data, nested, net_elements, text
@@ -140,16 +140,6 @@ def set_kind(version: IPVersion, type: IPSetType) -> SetKind:
     return SetKind(CONCATENATION, TYPE_ADDRESS[version] << 12 | TYPE_PROTOCOL << 6 | TYPE_PORT)
 
 
-def marks(messages: Sequence[Message]) -> list[bytes]:
-    """The rules' digests, in order, as `NftSocket.rules` says them."""
-    found = []
-    for kind, said in messages:
-        if kind == NEW_RULE:
-            user_data = next((said[a:b] for number, a, b in attributes(said, 0, len(said)) if number == 7), b"")
-            found.append(rule_mark(user_data))
-    return found
-
-
 @dataclass(slots=True)
 class RuleEncoder:
     """Chains of one IP version's table. Sets without a name are numbered through; they live with their rule."""
@@ -157,7 +147,9 @@ class RuleEncoder:
     version: IPVersion
     table: str
     messages: list[Message] = field(default_factory=list)
+    mark: bytes = b""  # the digests of the rules last encoded, as `NftSocket.marks` says them
     _sets: int = 0
+    _digests: list[bytes] = field(default_factory=list)
     _of_rule: list[tuple[bytes, bytes]] = field(default_factory=list)  # lookups of sets without a name; and unnumbered
     _known: dict[object, bytes] = field(default_factory=dict)  # criteria and actions that thousands of rules share
 
@@ -190,13 +182,14 @@ class RuleEncoder:
 
     def rules(self, table: Table, chain: Chain, name: str = "") -> list[Message]:
         """The rules, and before each the sets that it needs. `name`: in the kernel, if not the chain's. Raises Unencodable."""
-        self.messages = []
+        self.messages, self._digests, self.mark = [], [], b""
         name = name or chain_name(table, chain.name)
         for at, rule in enumerate(chain.rules):
             try:
                 self.messages.append(self._rule(table, name, rule))
             except (ValueError, LookupError, OverflowError, struct.error) as error:
                 raise Unencodable(f"rule {at}: {error}") from error
+        self.mark = b"".join(self._digests)
         found, self.messages = self.messages, []
         return found
 
@@ -218,6 +211,7 @@ class RuleEncoder:
             comment = comment_text("; ".join(rule.comments)).encode() + b"\0"
             user_data = bytes((0, len(comment))) + comment
         digest = self._digest(words + user_data, before)
+        self._digests.append(digest)
         user_data += bytes((RULE_MARK, len(digest))) + digest
         return NEW_RULE, text(1, self.table) + text(2, chain) + nested(4, words) + attribute(7, user_data)
 
@@ -229,7 +223,7 @@ class RuleEncoder:
         for kind, said in self.messages[before:]:
             if kind == NEW_ELEMENTS:
                 parts += [said[a:b] for number, a, b in attributes(said, 0, len(said)) if number == 3]
-        return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
+        return hashlib.blake2b(b"".join(parts), digest_size=MARK_OCTETS).digest()
 
     def _action(self, table: Table, action: Any) -> bytes:
         if isinstance(action, Jump | GoTo):

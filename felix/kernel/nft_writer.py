@@ -22,7 +22,7 @@ class Taken:
 
     sets: list[tuple[WantedSet, Effect]] = field(default_factory=list)
     entries: list[tuple[VerdictMap, list[str], dict[str, str]]] = field(default_factory=list)
-    chains: list[WantedChain] = field(default_factory=list)
+    chains: list[tuple[WantedChain, bytes]] = field(default_factory=list)  # and their rules' mark
     gone_chains: list[str] = field(default_factory=list)
     gone_sets: list[WantedSet] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class NftWriter:
         """An empty table, guarded, in the place of the one that is there."""
         await self._transactions.must(self._parts.anew())
         self._table.must_rebuild = self._table.is_loaded = False
-        self._table.handles.clear()
+        self._table.marks.clear()
         self._table.failed.clear()
 
     async def make_frame(self, missing: Collection[str]) -> None:
@@ -68,7 +68,7 @@ class NftWriter:
             rules = [parts.rules(chain) for chain in chains]
         except Unencodable:
             return False
-        taken = self._take(chains)
+        taken = self._take([(chain, part.mark) for chain, part in zip(chains, rules, strict=True)])
         new_sets = [one for one, _ in taken.sets if not one.is_there]
         new_maps = [one for one in table.maps.values() if not one.is_there]
         all_ = [parts.new_set(one) for one in new_sets] + [parts.new_map(one) for one in new_maps]
@@ -87,17 +87,16 @@ class NftWriter:
         for verdicts in new_maps:
             verdicts.is_there = True
         self._enter(taken)
-        await self._reader.learn(chains)
         return True
 
     def _dirty(self) -> list[WantedChain]:
         """Base chains last: what they lead to must be there when packets come."""
         return sorted((self._table.chains[name] for name in self._table.dirty), key=lambda one: one.hook is not None)
 
-    def _take(self, chains: list[WantedChain]) -> Taken:
+    def _take(self, chains: list[tuple[WantedChain, bytes]]) -> Taken:
         table = self._table
         sets = [one for one in table.unsettled.values() if Owner("set", one.name) not in table.failed]
-        entries = self._take_entries(table.known_chains | {one.name for one in chains})
+        entries = self._take_entries(table.known_chains | {one.name for one, _ in chains})
         gone_chains, gone_sets = self._gone_now()
         return Taken(
             [(one, one.take()) for one in sets],
@@ -136,6 +135,8 @@ class NftWriter:
             self._table.set_is_settled(one)
         for verdicts, gone, come in taken.entries:
             verdicts.written(gone, come)
+        for chain, mark in taken.chains:
+            self._table.chain_stands(chain, mark)
         for name in taken.gone_chains:
             self._table.chain_is_gone(name)
         for one in taken.gone_sets:
@@ -147,12 +148,11 @@ class NftWriter:
         """What is refused costs itself alone. In between, no packet meets less than it should."""
         failed: dict[Owner, str] = {}
         grown = await self._make_and_grow(failed)
-        written = await self._write_chains(failed)
+        await self._write_chains(failed)
         await self._write_entries(failed)
         await self._shrink(grown, failed)
         await self._remove(failed)
         self._table.failed = failed
-        await self._reader.learn(written, [owner.name for owner in failed if owner.kind == "chain"])
 
     async def _make_and_grow(self, failed: dict[Owner, str]) -> list[tuple[WantedSet, Effect]]:
         """Sets and maps; the sets whose members are all in the kernel, if perhaps more."""
@@ -178,40 +178,50 @@ class NftWriter:
         failed |= refused
         return grown
 
-    async def _write_chains(self, failed: dict[Owner, str]) -> list[WantedChain]:
-        """Those that are in the kernel as wanted."""
+    async def _write_chains(self, failed: dict[Owner, str]) -> None:
+        table = self._table
         dirty = self._dirty()
-        new = [one.name for one in dirty if one.name not in self._table.known_chains]
+        new = [one.name for one in dirty if one.name not in table.known_chains]
         failed |= await self._transactions.carry_out_all([self._parts.new_chain(name) for name in new])
         are_new = {name for name in new if Owner("chain", name) not in failed}
-        self._table.known_chains |= are_new
-        dirty = [one for one in dirty if one.name in self._table.known_chains]
+        table.known_chains |= are_new
+        table.marks |= dict.fromkeys(are_new, b"")
+        working: tuple[list[tuple[WantedChain, Part]], Awaitable[Mapping[int, Refused]]] | None = None
         refused: dict[Owner, str] = {}
-        working: tuple[list[Part], Awaitable[Mapping[int, Refused]]] | None = None
-        for portion in portions(dirty):
+        for portion in portions(one for one in dirty if one.name in table.known_chains):
             # While the kernel works on one portion the next is put into words.
             rules = self._in_words(portion, refused)
             if working is not None:
-                refused |= await self._transactions.carry_out(*working)
-            working = rules, self._transactions.begin(messages_of(rules), in_thread=True)
+                refused |= await self._rules_are_written(*working)
+            working = rules, self._transactions.begin(messages_of(part for _, part in rules), in_thread=True)
         if working is not None:
-            refused |= await self._transactions.carry_out(*working)
+            refused |= await self._rules_are_written(*working)
         await self._close(one for one in dirty if one.name in are_new and Owner("chain", one.name) in refused)
         failed |= refused
-        return [one for one in dirty if Owner("chain", one.name) not in refused]
 
-    def _in_words(self, chains: Iterable[WantedChain], refused: dict[Owner, str]) -> list[Part]:
+    async def _rules_are_written(
+        self, rules: Sequence[tuple[WantedChain, Part]], answer: Awaitable[Mapping[int, Refused]]
+    ) -> dict[Owner, str]:
+        refused = await self._transactions.carry_out([part for _, part in rules], answer)
+        for chain, part in rules:
+            if part.owner not in refused:
+                self._table.chain_stands(chain, part.mark)
+        return refused
+
+    def _in_words(self, chains: Iterable[WantedChain], refused: dict[Owner, str]) -> list[tuple[WantedChain, Part]]:
         found = []
         for chain in chains:
             try:
-                found.append(self._parts.rules(chain))
+                found.append((chain, self._parts.rules(chain)))
             except Unencodable as error:
                 refused[Owner("chain", chain.name)] = str(error)
         return found
 
     async def _close(self, chains: Iterable[WantedChain]) -> None:
         """One that stood there stays as it was; a new one lets nothing pass."""
-        await self._transactions.carry_out_all([self._parts.closed(chain) for chain in chains])
+        parts = [self._parts.closed(chain) for chain in chains]
+        refused = await self._transactions.carry_out_all(parts)
+        self._table.marks |= {part.owner.name: part.mark for part in parts if part.owner not in refused}
 
     async def _write_entries(self, failed: dict[Owner, str]) -> None:
         for verdicts, gone, come in self._take_entries(self._table.known_chains):

@@ -131,7 +131,7 @@ class NftTable:
         self.chains: dict[str, WantedChain] = {}
         self.dirty: set[str] = set()  # chains
         self.known_chains: set[str] = set()
-        self.handles: dict[str, list[int]] = {}  # of the rules that we wrote
+        self.marks: dict[str, bytes] = {}  # of all known chains: what their rules were made of
         self.gone_chains: set[str] = set()
         self.sets: dict[str, WantedSet] = {}  # by Felix's id
         self.unsettled: dict[str, WantedSet] = {}
@@ -277,17 +277,17 @@ class NftTable:
         else:
             self.unsettled.pop(one.name, None)
 
-    def chain_stands(self, written: WantedChain, handles: list[int]) -> None:
-        """Unless something else has been wanted in the meantime."""
+    def chain_stands(self, written: WantedChain, mark: bytes) -> None:
+        """As wanted, unless something else has been wanted in the meantime."""
         self.known_chains.add(written.name)
-        self.handles[written.name] = handles
+        self.marks[written.name] = mark
         if self.chains.get(written.name) is written:
             self.dirty.discard(written.name)
 
     def chain_is_gone(self, name: str) -> None:
         self.known_chains.discard(name)
         self.gone_chains.discard(name)
-        self.handles.pop(name, None)
+        self.marks.pop(name, None)
 
     def set_is_settled(self, one: WantedSet) -> None:
         one.strays = []

@@ -111,14 +111,14 @@ def test_changes_touch_what_has_changed_and_leave_counters_of_the_rest(host: Nam
         nft.set_chains("filter", [policy(), policy("cali-pi-z")])
         nft.set_map("filter", "to", {"cali1": "cali-pi-x"})
         assert await nft.apply() == []
-        before = nft.handles["filter-cali-pi-z"]
+        before = nft._socket.rule_handles("filter-cali-pi-z")
         nft.change_ip_set("s:web", {"10.0.0.2/32"}, {"10.0.0.1/32"})
         nft.set_ip_set("s:new", "net", {"10.9.0.0/24"})
         nft.set_chains("filter", [policy(id="s:new")])
         nft.set_map("filter", "to", {"cali1": "cali-pi-z", "cali2": "cali-pi-x"})
         assert await nft.apply() == []
         assert await nft.check() == []
-        assert nft.handles["filter-cali-pi-z"] == before
+        assert nft._socket.rule_handles("filter-cali-pi-z") == before
         nft.change_ip_set("s:web", {"10.0.0.0/8"}, ())
         nft.remove_ip_set("s:new")
         nft.set_chains("filter", [policy()])
