@@ -11,7 +11,7 @@ from felix.filter_rules import Chain, Hook, Rule, Table
 from felix.kernel.nfnetlink import MAX_ELEMENTS, Message
 from felix.kernel.nft_elements import encode_key, encode_member, interface_element, verdict_element
 from felix.kernel.nft_rules import RuleEncoder
-from felix.rules.nft_text import BASE_CHAINS, chain_name
+from felix.nft_names import BASE_CHAINS, chain_name
 from felix.sync.nft_table import CLOSED_RULES, Owner, VerdictMap, WantedChain, WantedSet
 from felix.sync.set_members import Effect
 

@@ -108,16 +108,8 @@ from felix.kernel.nft_expressions import (
     payload,
     verdict,
 )
-from felix.rules.nft_text import (
-    BASE_CHAINS,
-    FULL,
-    chain_name,
-    comment_text,
-    map_name,
-    merged,
-    set_name,
-    widest,
-)
+from felix.nft_names import BASE_CHAINS, chain_name, map_name, set_name
+from felix.rules.nft_text import FULL, comment_text, merged, widest
 
 MOST_KNOWN = 10_000
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}

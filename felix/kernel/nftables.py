@@ -19,8 +19,8 @@ from felix.kernel.nft_monitor import MANY_CHAINS, Touched
 from felix.kernel.nft_parts import BASE, Guard, Parts
 from felix.kernel.nft_reader import ASK_EACH, NftReader
 from felix.kernel.nft_writer import NftWriter
+from felix.nft_names import TABLE_NAME, chain_name
 from felix.ports import Failure, RuleCount
-from felix.rules.nft_text import TABLE_NAME, chain_name
 from felix.sync.nft_table import NftTable, Owner
 
 

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain, Drop, Hook, HookRules, Rule, Table
+from felix.nft_names import BASE_CHAINS, FAMILIES, chain_name, map_name, set_name
 from felix.ports import Failure
-from felix.rules.nft_text import BASE_CHAINS, FAMILIES, chain_name, map_name, set_name
 from felix.sync.set_members import Effect, SetMembers
 
 MAX_INTERFACE_OCTETS = 15

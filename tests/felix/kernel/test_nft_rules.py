@@ -26,7 +26,6 @@ from felix.filter_rules import (
     LimitPacketRate,
     Log,
     Mark,
-    Masquerade,
     Net,
     NetAnyOf,
     NFLog,
@@ -42,7 +41,8 @@ from felix.filter_rules import (
 )
 from felix.kernel.nfnetlink import NftSocket
 from felix.kernel.nft_rules import RuleEncoder
-from felix.rules.nft_text import NftText, chain_name, map_name, set_name
+from felix.nft_names import chain_name, map_name, set_name
+from felix.rules.nft_text import NftText
 from tests.netns import Namespace, network_namespace
 
 pytestmark = pytest.mark.root
