@@ -179,7 +179,7 @@ class RuleEncoder:
         for at, rule in enumerate(chain.rules):
             try:
                 self.messages.append(self._rule(table, name, rule))
-            except (ValueError, LookupError, OverflowError, struct.error) as error:
+            except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
                 raise Unencodable(f"rule {at}: {error}") from error
         self.mark = b"".join(self._digests)
         found, self.messages = self.messages, []
@@ -362,9 +362,11 @@ def interface(key: int) -> Callable[[RuleEncoder, Any], bytes]:
         if one.name == "+" and not one.negated:
             return b""
         name = os.fsencode(one.name)
-        value = name[:-1] if name.endswith(b"+") else name.ljust(NAME_OCTETS, b"\0")
-        if not name or len(value) > NAME_OCTETS or len(name) > NAME_OCTETS:
+        value = name.removesuffix(b"+")
+        if not value or len(value) >= NAME_OCTETS:
             raise Unencodable(f"no interface can be called {one.name!r}")
+        if value == name:
+            value = name.ljust(NAME_OCTETS, b"\0")
         return meta(key) + compare(UNEQUAL if one.negated else EQUAL, value)
 
     return encode

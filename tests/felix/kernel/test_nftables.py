@@ -76,6 +76,7 @@ def listed(host: Namespace, what: str, name: str, family: str = "ip") -> str:
 def handle_of(host: Namespace, chain: str) -> int:
     """The chain's own, which changes if it is deleted and made again."""
     found: int = next(one["chain"]["handle"] for one in ruleset(host) if one.get("chain", {}).get("name") == chain)
+    return found
 
 
 def policy(name: str = "cali-pi-x", id: str = "s:web") -> Chain:
