@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -16,6 +17,10 @@ LARGE = 200  # messages; from there on in a thread, while our event loop turns
 Answer: TypeAlias = "Awaitable[Mapping[int, Refused]]"
 
 
+# A jump in a circle or too deep, a rule that has no place where it is led to: once the table has such a thing, the kernel
+# says it of each rule that follows.
+OF_THE_WHOLE = frozenset({errno.EMLINK, errno.ELOOP, errno.EOPNOTSUPP})
+MOST_SUSPECTED = 100
 MOST_MESSAGES, MOST_OCTETS = 2000, 4 << 20  # in a transaction; the socket takes 16 MiB
 
 
@@ -60,22 +65,27 @@ class Transactions:
             raise error
 
     async def carry_out(self, parts: Sequence[Part], answer: Answer | None = None) -> dict[Owner, str]:
-        """All in one transaction but for what is refused, and why. `answer`: of `begin` with just these.
-
-        Of what is wrong only with all together (a jump in a circle is found at the end) the half is tried, and its half.
-        """
+        """All in one transaction but for what is refused, and why. `answer`: of `begin` with just these."""
         bad: dict[Owner, str] = {}
-        while parts:
+        suspects: list[Part] = []
+        while parts or suspects:
+            if not parts:
+                if len(bad) >= MOST_SUSPECTED:
+                    return bad | {part.owner: "refused with others" for part in suspects}
+                parts, suspects = suspects, []
             refused = await (answer or self.send(messages_of(parts)))
             answer = None
             if not refused:
-                break
-            owners = [part.owner for part in parts for _ in part.messages]
-            named = {owners[place]: str(error) for place, error in refused.items() if place != WHOLE}
-            if not named:
-                return bad | await self._in_halves(parts, str(refused[WHOLE]))
-            bad |= named
-            parts = [part for part in parts if part.owner not in named]
+                parts = []
+                continue
+            guilty, suspected = _whose(parts, refused)
+            if not guilty:
+                bad |= await self._in_halves(parts, str(refused[WHOLE]))
+                parts = []
+                continue
+            bad |= guilty
+            suspects += [part for part in parts if part.owner in suspected]
+            parts = [part for part in parts if part.owner not in guilty and part.owner not in suspected]
         return bad
 
     async def carry_out_all(self, parts: Iterable[Part]) -> dict[Owner, str]:
@@ -86,12 +96,29 @@ class Transactions:
         return bad
 
     async def _in_halves(self, parts: Sequence[Part], reason: str) -> dict[Owner, str]:
+        """Of what is wrong only with all together the half is tried, and its half."""
         owners = list(dict.fromkeys(part.owner for part in parts))
         if len(owners) == 1:
             return {owners[0]: reason}
         first = set(owners[: len(owners) // 2])
         bad = await self.carry_out([part for part in parts if part.owner in first])
         return bad | await self.carry_out([part for part in parts if part.owner not in first])
+
+
+def _whose(parts: Sequence[Part], refused: Mapping[int, Refused]) -> tuple[dict[Owner, str], set[Owner]]:
+    """Who is refused for what it is, and who perhaps only for what came before it."""
+    owners = [part.owner for part in parts for _ in part.messages]
+    guilty: dict[Owner, str] = {}
+    suspected: set[Owner] = set()
+    has_closed = False
+    for place in sorted(place for place in refused if place != WHOLE):
+        owner, error = owners[place], refused[place]
+        if error.errno in OF_THE_WHOLE and has_closed and owner not in guilty:
+            suspected.add(owner)
+        else:
+            has_closed = has_closed or error.errno in OF_THE_WHOLE
+            guilty.setdefault(owner, str(error))
+    return guilty, suspected - guilty.keys()
 
 
 async def _now(ask: Callable[[], Mapping[int, Refused]]) -> Mapping[int, Refused]:

@@ -96,7 +96,7 @@ class NftWriter:
     def _take(self, chains: list[tuple[WantedChain, bytes]]) -> Taken:
         table = self._table
         sets = [one for one in table.unsettled.values() if Owner("set", one.name) not in table.failed]
-        entries = self._take_entries(table.known_chains | {one.name for one, _ in chains})
+        entries = self._take_entries({one.name for one, _ in chains})
         gone_chains, gone_sets = self._gone_now()
         return Taken(
             [(one, one.take()) for one in sets],
@@ -106,14 +106,19 @@ class NftWriter:
             [one for one in gone_sets if Owner("gone set", one.name) not in table.failed],
         )
 
-    def _take_entries(self, chains: Collection[str]) -> list[tuple[VerdictMap, list[str], dict[str, str]]]:
+    def _take_entries(self, new: Collection[str] = ()) -> list[tuple[VerdictMap, list[str], dict[str, str]]]:
+        """`new`: chains that the same transaction makes."""
         found = []
         for one in self._table.maps.values():
-            gone, come = one.differences(chains)
+            gone, come = one.differences(lambda name: self._can_lead_to(name, new))
             one.unsettled = set()
             if gone or come:
                 found.append((one, gone, come))
         return found
+
+    def _can_lead_to(self, name: str, new: Collection[str] = ()) -> bool:
+        """Those that are to go are not led to."""
+        return name in self._table.chains and (name in self._table.known_chains or name in new)
 
     def _gone_now(self) -> tuple[list[str], list[WantedSet]]:
         """And those that are in the books alone are struck out."""
@@ -224,7 +229,7 @@ class NftWriter:
         self._table.marks |= {part.owner.name: part.mark for part in parts if part.owner not in refused}
 
     async def _write_entries(self, failed: dict[Owner, str]) -> None:
-        for verdicts, gone, come in self._take_entries(self._table.known_chains):
+        for verdicts, gone, come in self._take_entries():
             if await self._transactions.carry_out([self._parts.entries(verdicts, gone, come)]):
                 await self._write_each(verdicts, failed)
             else:
@@ -232,7 +237,7 @@ class NftWriter:
 
     async def _write_each(self, verdicts: VerdictMap, failed: dict[Owner, str]) -> None:
         self._reader.compare_entries(verdicts)
-        gone, come = verdicts.differences(self._table.known_chains)
+        gone, come = verdicts.differences(self._can_lead_to)
         verdicts.unsettled = set()
         for interface in {*gone, *come}:
             leaves = [interface] if interface in gone else []

@@ -6,7 +6,7 @@ what is told in the meantime is unsettled again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -96,14 +96,14 @@ class VerdictMap:
         if gone:
             self.unsettled |= {one for one, target in self.wanted.items() if target in gone}
 
-    def differences(self, chains: Container[str]) -> tuple[list[str], dict[str, str]]:
-        """Of what is unsettled: interfaces to remove, and entries to add behind that."""
+    def differences(self, is_there: Callable[[str], bool]) -> tuple[list[str], dict[str, str]]:
+        """Of what is unsettled: interfaces to remove, and entries to add behind that. `is_there`: a chain to lead to."""
         gone: list[str] = []
         come: dict[str, str] = {}
         closed = chain_name(self.table, CLOSED)
         for interface in self.unsettled:
             target = self.wanted.get(interface)
-            if target is not None and target not in chains:
+            if target is not None and not is_there(target):
                 self.astray.add(interface)
                 target = closed
             else:

@@ -136,7 +136,7 @@ def test_nft_shows_our_messages_as_it_shows_its_own_text(
 
 
 def test_every_criterion_and_every_action_is_among_those_shown() -> None:
-    shown = [rule for version in (4, 6) for what in (rules, translations) for rule in what(version)]  # type: ignore[arg-type]
+    shown = [rule for version in (4, 6) for what in (rules, translations) for rule in what(version)]
     shown.append(Rule((ReversePathFails(),), NoTrack()))  # in test_raw_rules
     assert {type(one) for rule in shown for one in rule.criteria} == set(get_args(Criterion))
     assert {type(rule.action) for rule in shown} - {type(None)} == set(get_args(Action))

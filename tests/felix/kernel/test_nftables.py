@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,7 +14,6 @@ from felix.filter_rules import (
     GoToByInterface,
     HookRules,
     InPortSet,
-    InSet,
     Jump,
     Masquerade,
     Ports,
@@ -25,6 +21,7 @@ from felix.filter_rules import (
     Rule,
 )
 from felix.kernel.nftables import NftablesFilter
+from tests.felix.kernel.nft_scene import chains, handle_of, inside, listed, policy, ruleset
 from tests.netns import Namespace, network_namespace
 
 pytestmark = pytest.mark.root
@@ -34,53 +31,6 @@ pytestmark = pytest.mark.root
 def host() -> Iterator[Namespace]:
     with network_namespace() as namespace:
         yield namespace
-
-
-def inside(host: Namespace, body: Callable[[NftablesFilter], Awaitable[None]], version: int = 4) -> None:
-    """Run with a filter whose sockets and programs are in the namespace."""
-
-    def run() -> None:
-        async def go() -> None:
-            packet_filter = NftablesFilter(version)  # type: ignore[arg-type]
-            try:
-                await body(packet_filter)
-            finally:
-                packet_filter.close()
-
-        with asyncio.Runner() as runner:
-            # Programs are started from this thread, which is in the namespace.
-            asyncio.get_event_loop_policy().set_child_watcher(asyncio.ThreadedChildWatcher())
-            runner.run(go())
-
-    host.call(run)
-
-
-def ruleset(host: Namespace) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(host.run("nft", "-j", "list", "ruleset"))["nftables"]
-    return found
-
-
-def chains(host: Namespace) -> dict[str, int]:
-    """Chain → number of rules."""
-    found = {one["chain"]["name"]: 0 for one in ruleset(host) if "chain" in one}
-    for one in ruleset(host):
-        if "rule" in one:
-            found[one["rule"]["chain"]] += 1
-    return found
-
-
-def listed(host: Namespace, what: str, name: str, family: str = "ip") -> str:
-    return host.run("nft", "list", what, family, "calico", name)
-
-
-def handle_of(host: Namespace, chain: str) -> int:
-    """The chain's own, which changes if it is deleted and made again."""
-    found: int = next(one["chain"]["handle"] for one in ruleset(host) if one.get("chain", {}).get("name") == chain)
-    return found
-
-
-def policy(name: str = "cali-pi-x", id: str = "s:web") -> Chain:
-    return Chain(name, (Rule((InSet("source", id),), Accept()), Rule((), Drop())))
 
 
 def test_what_is_wanted_stands_in_the_kernel(host: Namespace) -> None:
