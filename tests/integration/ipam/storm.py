@@ -89,7 +89,7 @@ class Node:
         self.books = Books(host)
         self.random = random.Random(seed)
         self.datastore = open_datastore(load_settings(url, environment={}))
-        self.allocator = open_allocator(Counting(self.datastore, self.books.counts))  # type: ignore[arg-type]
+        self.allocator = open_allocator(Counting(self.datastore, self.books.counts))
         self.queue = AddressQueue(self.allocator)
         self.made = 0
 
