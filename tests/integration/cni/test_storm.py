@@ -115,7 +115,7 @@ def test_nothing_is_left_of_pods_that_came_and_went_while_the_agent_died(tmp_pat
         runtimes = [Runtime(node, pods[first::RUNTIMES], first) for first in range(RUNTIMES)]
         pool = stack.enter_context(ThreadPoolExecutor(RUNTIMES + 1))
         over, killer = threading.Event(), Killer(node)
-        workers = [pool.submit(one.work, over) for one in (killer, *runtimes)]
+        workers = [pool.submit(work, over) for work in (killer.work, *(one.work for one in runtimes))]
         counts = Counter[str]()
         try:
             # A slow machine gets more time, not a smaller storm.

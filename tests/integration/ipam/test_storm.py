@@ -23,4 +23,4 @@ def test_every_container_keeps_its_addresses_while_members_die(tmp_path: Path) -
     assert outcome.figures["kills"] >= 2
     assert outcome.figures["write_conflicts"] > 0
     assert outcome.figures["allocations"] > 20 * PROCESSES
-    assert outcome.figures["held"] > 0
+    assert outcome.figures["borrowed"] > 0
