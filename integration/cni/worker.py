@@ -24,9 +24,19 @@ from integration.cni.addresses import (
     as_result,
 )
 from integration.cni.endpoints import endpoint_of, network_profile, single
-from integration.cni.errors import GENERIC, INVALID_CONFIG, IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, CNIError
+from integration.cni.errors import (
+    GENERIC,
+    INVALID_CONFIG,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    LIMITED_CONNECTIVITY,
+    NOT_AVAILABLE,
+    TRY_AGAIN_LATER,
+    CNIError,
+)
 from integration.cni.gates import wait_for_policy, wait_for_readiness
 from integration.cni.identity import HOST_PREFIX, Identity, identity_of, node_of
+from integration.cni.namespaces import is_network_namespace
 from integration.cni.network_config import CALICO_IPAM, NetworkConfig
 from integration.cni.pods import Wishes, wishes_of
 from integration.cni.request import Request
@@ -81,11 +91,12 @@ class Worker:
         """What is to be printed, None for nothing. `namespace` stays the caller's. Raises CNIError."""
         try:
             if request.command == "STATUS":
-                return await self._status(request)
+                return await self._status(request, environment)
             if request.command == "GC":
                 return await self._collect_garbage(request, environment)
             node = node_of(request.config, self._around.node)
             identity = identity_of(request, node, self._around.interface_prefix)
+            namespace = _usable(namespace, request)
             async with self._alone(f"{identity.container_id}/{identity.endpoint}"):
                 call = Call(request, environment, namespace, identity)
                 await self._demand_readiness()
@@ -207,6 +218,13 @@ class Worker:
         )
         return result.to_json(call.request.version)
 
+    async def _pod_cidrs(self, request: Request, node: str) -> Sequence[str]:
+        """What `usePodCidr` in the configuration of another IPAM plugin stands for."""
+        if "usePodCidr" not in str(request.config.raw.get("ipam")):
+            return ()
+        entry = await self._around.datastore.get(Key("Node", node))
+        return entry.value.get("status", {}).get("podCIDRs") or []
+
     async def _source(self, call: Call) -> AddressSource:
         if call.wishes.addresses_without_ipam:
             return FixedAddresses()
@@ -216,11 +234,7 @@ class Worker:
             raise CNIError(INVALID_CONFIG, "ipam.type is missing", "calico-ipam, or another IPAM plugin's name")
         if call.wishes.addresses:
             raise CNIError(GENERIC, f"the annotation ipAddrs does not go with ipam.type {call.config.ipam_type}")
-        cidrs: Sequence[str] = ()
-        if "usePodCidr" in str(call.config.raw.get("ipam")):
-            node = await self._around.datastore.get(Key("Node", call.identity.node))
-            cidrs = node.value.get("status", {}).get("podCIDRs") or []
-        return DelegatedIpam(call.environment, cidrs)
+        return DelegatedIpam(call.environment, await self._pod_cidrs(call.request, call.identity.node))
 
     def _wiring(self, call: Call, granted: Granted) -> plumbing.Wiring:
         return plumbing.Wiring(
@@ -341,7 +355,8 @@ class Worker:
         if call.config.uses_calico_ipam:
             problems += await CalicoIpam(self._around.allocator).check(call.identity, call.request, addresses)
         elif call.config.ipam_type:
-            problems += await DelegatedIpam(call.environment).check(call.identity, call.request, addresses)
+            delegated = DelegatedIpam(call.environment, await self._pod_cidrs(call.request, call.identity.node))
+            problems += await delegated.check(call.identity, call.request, addresses)
         if problems:
             raise CNIError(GENERIC, "; ".join(problems), "DEL and ADD the container again")
         return None
@@ -358,18 +373,25 @@ class Worker:
             problems.append(f"{entry.key} has the addresses {', '.join(spec.get('ipNetworks', []))}")
         return problems
 
-    async def _status(self, request: Request) -> Answer:
-        """Could an ADD be done now? Raises CNIError 50."""
+    async def _status(self, request: Request, environment: Mapping[str, str]) -> Answer:
+        """Could an ADD be done now, by the plugin that is delegated to as well? Raises CNIError 50, or 51 if that says so."""
         try:
-            node_of(request.config, self._around.node)
+            node = node_of(request.config, self._around.node)
             await self._demand_readiness()
-        except (CNIError, DatastoreError) as error:
-            raise CNIError(NOT_AVAILABLE, str(error)) from error
+            if request.config.delegates_ipam:
+                await DelegatedIpam(environment, await self._pod_cidrs(request, node)).status(request)
+        except (CNIError, DatastoreError, OSError) as error:
+            code = error.code if isinstance(error, CNIError) and error.code == LIMITED_CONNECTIVITY else NOT_AVAILABLE
+            raise CNIError(code, str(error)) from error
         return None
 
     async def _collect_garbage(self, request: Request, environment: Mapping[str, str]) -> Answer:
         """Remove whatever of this network and node belongs to no attachment that the runtime still knows."""
+        if request.config.valid_attachments is None:
+            # Nothing said is not "nothing is valid": that would take the network from every pod.
+            raise CNIError(INVALID_CONFIG, "cni.dev/valid-attachments is missing: GC removes what is not in it")
         node = node_of(request.config, self._around.node)
+        await self._demand_readiness()
         valid = {container for container, _ in request.config.valid_attachments}
         listing = await self._around.datastore.list("WorkloadEndpoint")
         prefix = f"{request.config.name}."
@@ -391,6 +413,8 @@ class Worker:
                 self._around.told("cni_garbage_released", container=container, network=request.config.name)
             except CNIError as error:
                 problems.append(f"{prefix}{container}: {error}")
+        if request.config.delegates_ipam:
+            await DelegatedIpam(environment).collect_garbage(request)
         if problems:
             raise CNIError(GENERIC, "; ".join(problems))
         return None
@@ -411,6 +435,15 @@ class Worker:
                 if problems := await source.check(call.identity, call.request, addresses):
                     raise CNIError(GENERIC, "; ".join(problems))
         return None
+
+
+def _usable(namespace: int | None, request: Request) -> int | None:
+    """Raises CNIError 4; for DEL what is no namespace is one that is gone."""
+    if namespace is None or is_network_namespace(namespace):
+        return namespace
+    if request.command == "DEL":
+        return None
+    raise CNIError(INVALID_ENVIRONMENT, f"CNI_NETNS {request.netns} is no network namespace")
 
 
 def open_container(request: Request) -> int | None:
