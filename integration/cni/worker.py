@@ -37,7 +37,7 @@ from integration.cni.errors import (
 from integration.cni.gates import wait_for_policy, wait_for_readiness
 from integration.cni.identity import HOST_PREFIX, Identity, identity_of, node_of
 from integration.cni.namespaces import is_network_namespace
-from integration.cni.network_config import CALICO_IPAM, NetworkConfig
+from integration.cni.network_config import NetworkConfig
 from integration.cni.pods import Wishes, wishes_of
 from integration.cni.request import Request
 from integration.cni.results import Address, Interface, Result, Route, read_result
@@ -100,7 +100,7 @@ class Worker:
             async with self._alone(f"{identity.container_id}/{identity.endpoint}"):
                 call = Call(request, environment, namespace, identity)
                 await self._demand_readiness()
-                if request.config.type in CALICO_IPAM:
+                if request.is_for_ipam:
                     return await self._only_ipam(call)
                 match request.command:
                     case "ADD":
