@@ -90,6 +90,8 @@ async def collect_garbage(around: Surroundings, request: Request, environment: M
     prefix = f"{request.config.name}."
     problems: list[str] = []
     containers = {handle.removeprefix(prefix) for handle in await around.allocator.handles_of(node, prefix)}
+    # Both names may have dots: `net.a.c1` may be of the network `net.a`, whose attachments nobody has told us.
+    containers = {container for container in containers if "." not in container}
     for entry in listing.entries:
         spec = entry.value.get("spec", {})
         container = spec.get("containerID", "")

@@ -158,6 +158,20 @@ def test_garbage_is_collected_and_the_living_left_alone(node: Node) -> None:
         assert node.call("CHECK", alive, "alive", config={"prevResult": kept.json}).code == 0
 
 
+def test_garbage_of_one_network_is_not_another_whose_name_begins_alike(node: Node) -> None:
+    with a_pod() as pod:
+        added = node.call("ADD", pod, "c1", config={"name": "net.other"})
+        assert added.code == 0, added
+        assert node.call("GC", config={"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}).code == 0
+        assert node.allocated() == 2
+        assert node.call("CHECK", pod, "c1", config={"name": "net.other", "prevResult": added.json}).code == 0
+        collected = node.call(
+            "GC", config={"cniVersion": "1.1.0", "name": "net.other", "cni.dev/valid-attachments": []}
+        )
+        assert collected.code == 0
+        assert node.allocated() == 0
+
+
 def test_another_ipam_plugin_is_delegated_to(node: Node, tmp_path: Path) -> None:
     ipam = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": str(tmp_path / "host-local")}
     with a_pod() as pod:
