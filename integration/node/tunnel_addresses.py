@@ -93,11 +93,11 @@ class TunnelAddresses:
         text = written_address(node, kind)
         pools = await self.allocator.access.store.pools()
         if not is_needed(node, kind, pools):
-            if pools.broken and text:
-                raise PoolUnreadable(", ".join(name for name, _ in pools.broken))
+            if pools.unreadable and text:
+                raise PoolUnreadable(", ".join(name for name, _ in pools.unreadable))
             await self._release(kind, text)
             return
-        if pools.broken and text and await held_by(self.allocator, tunnel_handle(self.node, kind)):
+        if pools.unreadable and text and await held_by(self.allocator, tunnel_handle(self.node, kind)):
             return  # it may be in the one that cannot be read
         address = await assign_tunnel_address(self.allocator, self.node, kind, address_or_none(text))
         found = "" if address is None else str(address)
