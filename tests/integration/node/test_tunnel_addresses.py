@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration.datastore.api import Entry, Value
+from integration.datastore.api import Entry, Listing, Value
 from integration.datastore.client import ResourceClient
 from integration.datastore.errors import DoesNotExist, Unavailable, UpdateConflict
 from integration.datastore.local.driver import LocalDatastore
@@ -170,11 +170,11 @@ class Troubled(LocalDatastore):
 
     outages, races = 2, 1
 
-    async def list(self, kind: str, *, namespace: str | None = None) -> Any:
+    async def list(self, kind: str, *, namespace: str | None = None, name_prefix: str = "") -> Listing:
         if kind == "IPPool" and self.outages:
             self.outages -= 1
             raise Unavailable("no answer")
-        return await super().list(kind, namespace=namespace)
+        return await super().list(kind, namespace=namespace, name_prefix=name_prefix)
 
     async def update(self, key: Key, value: Value, *, revision: str) -> Entry:
         if key == NODE and self.races:
