@@ -12,6 +12,7 @@ from integration.datastore.client import ResourceClient
 from integration.datastore.errors import DatastoreError, DoesNotExist, UpdateConflict
 from integration.datastore.syncer import Update
 from integration.ipam.store import open_allocator
+from integration.resources.base import Model
 from integration.resources.fields import Address, parse_address
 from integration.resources.models.nodes import Node, NodeBGPSpec, NodeWireguardSpec
 from ipam.errors import IpamError
@@ -160,16 +161,20 @@ def write_address(node: Node, kind: TunnelKind, text: str) -> None:
     match kind:
         case "ipip":
             spec.bgp = spec.bgp or NodeBGPSpec()
-            spec.bgp.ipv4_ipip_tunnel_addr = text
+            put(spec.bgp, "ipv4_ipip_tunnel_addr", text)
             spec.bgp = None if spec.bgp == NodeBGPSpec() else spec.bgp
         case "vxlan":
-            spec.ipv4_vxlan_tunnel_addr = text
+            put(spec, "ipv4_vxlan_tunnel_addr", text)
         case "vxlan-v6":
-            spec.ipv6_vxlan_tunnel_addr = text
+            put(spec, "ipv6_vxlan_tunnel_addr", text)
         case "wireguard" | "wireguard-v6":
             spec.wireguard = spec.wireguard or NodeWireguardSpec()
-            if kind == "wireguard":
-                spec.wireguard.interface_ipv4_address = text
-            else:
-                spec.wireguard.interface_ipv6_address = text
+            put(spec.wireguard, f"interface_ip{'v6' if kind == 'wireguard-v6' else 'v4'}_address", text)
             spec.wireguard = None if spec.wireguard == NodeWireguardSpec() else spec.wireguard
+
+
+def put(part: Model, name: str, text: str) -> None:
+    """With "" as if it had never been set: not stored."""
+    setattr(part, name, text)
+    if not text:
+        part.model_fields_set.discard(name)

@@ -70,6 +70,7 @@ def cluster(catbird: Commands) -> Commands:
             value = endpoint(node, "p", address)
             await datastore.create(Key("WorkloadEndpoint", value["metadata"]["name"], "web"), value)
         await assign_tunnel_address(allocator, "a", "vxlan")
+        await datastore.create(Key("IPAMHost", "a"), {})
 
     work(catbird, fill)
     return catbird

@@ -105,7 +105,11 @@ def test_an_address_goes_when_no_pool_asks_for_it_and_leaves_nothing_behind(play
         assert "bgp" not in spec, "the node took no part in BGP before"
         assert spec["ipv4VXLANTunnelAddr"].startswith("10.1.0.")
         assert await scene.held("ipip-tunnel-addr-n1") == []
-        assert len(scene.log.named("tunnel_address_released")) == 1
+        await scene.pool("p", "10.1.0.0/24")
+        assert await scene.tunnels.settle()
+        assert await scene.spec() == {}
+        assert await scene.held("vxlan-tunnel-addr-n1") == []
+        assert len(scene.log.named("tunnel_address_released")) == 2
 
     play(story)
 
