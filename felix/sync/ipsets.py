@@ -132,14 +132,15 @@ class IPSetBook:
             shown = canonical(self.type, self.version, member)
         except ValueError:
             return
+        before = [one for one in shown if self._is_wanted(one)]
         if is_plain(self.type, member, shown):
             self.wanted.difference_update(shown)
-        elif self.odd.pop(member, None) is None:
-            return
-        for one in shown:
-            if not self._is_wanted(one):
-                self.refused.pop(one, None)
-                self.to_add.discard(one) if one in self.to_add else self.to_remove.add(one)
+        else:
+            self.odd.pop(member, None)
+        for one in before:
+            if self._is_wanted(one) or self.refused.pop(one, None) is not None:
+                continue
+            self.to_add.discard(one) if one in self.to_add else self.to_remove.add(one)
 
     def _is_wanted(self, shown: str) -> bool:
         return shown in self.wanted or any(shown in one for one in self.odd.values())
