@@ -51,7 +51,8 @@ class KernelSets:
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
-    def set(self, id: str, type: IPSetType, members: Collection[str]) -> None:
+    def set(self, id: str, type: IPSetType, members: Collection[str]) -> bool:
+        """Whether there was none of that name and type."""
         book = self._books.get(id)
         if book is None or book.type != type:
             new = IPSetBook(id, set_name(self.version, id), type, self.version)
@@ -63,6 +64,7 @@ class KernelSets:
             book = self._books[id] = new
         book.replace(members)
         self._changed.add(id)
+        return not book.is_there
 
     def change(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
         book = self._books.get(id)
@@ -149,27 +151,29 @@ class KernelSets:
                 at = int(found[1]) - 1 if found else len(steps)
                 if at >= len(steps) or complaints > MAX_COMPLAINTS:
                     raise
-                for step in steps[:at]:
-                    _done(step)
                 was_refused |= steps[at].does not in MEMBERS
-                steps = self._without(steps, at, found[2].strip() if found else "")
+                # Members are sent in bundles, and before a line that it cannot parse ipset sends none of its bundle.
+                sent = next((n for n in range(at, 0, -1) if steps[n - 1].does not in MEMBERS), 0)
+                for step in steps[:sent]:
+                    _done(step)
+                steps = self._without(steps, at, sent, found[2].strip() if found else "")
                 continue
             for step in steps:
                 _done(step)
             break
         self._is_read = not was_refused  # else we look what stands there
 
-    def _without(self, steps: Sequence[Step], at: int, why: str) -> list[Step]:
-        """What is left to do after step `at` was refused."""
+    def _without(self, steps: Sequence[Step], at: int, sent: int, why: str) -> list[Step]:
+        """What is left to do after step `at` was refused, and the first `sent` were done."""
         bad = steps[at]
         if bad.does in MEMBERS:
             # The kernel will not like it better next time; it is tried again after a check.
             bad.book.refused[bad.member] = why
             bad.book.to_add.discard(bad.member)
             bad.book.to_remove.discard(bad.member)
-            return list(steps[at + 1 :])
+            return [*steps[sent:at], *steps[at + 1 :]]
         self._failures.append(Failure(f"set {bad.book.id}", why))
-        return [step for step in steps[at + 1 :] if step.book is not bad.book]
+        return [step for step in [*steps[sent:at], *steps[at + 1 :]] if step.book is not bad.book]
 
     async def _destroy(self, names: Collection[str]) -> list[str]:
         """Those that are still in use. Raises Refused."""
