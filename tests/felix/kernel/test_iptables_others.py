@@ -94,15 +94,20 @@ class Watched(Backend):
     """The programs, with somebody who acts between our looking and our writing."""
 
     before: Callable[[str], None] = lambda _text: None
+    after: Callable[[], None] = lambda: None
 
     async def restore(self, text: str) -> None:
         self.before(text)
         await Backend.restore(self, text)
+        self.after()
 
 
-async def watch(rules: IptablesFilter, before: Callable[[str], None]) -> None:
+async def watch(
+    rules: IptablesFilter, before: Callable[[str], None] = lambda _text: None, after: Callable[[], None] = lambda: None
+) -> None:
     chosen = await rules._programs.chosen()
-    rules._programs._chosen = Watched(chosen.version, chosen.kind, chosen.path_of_save, chosen.path_of_restore, before)
+    programs = (chosen.path_of_save, chosen.path_of_restore)
+    rules._programs._chosen = Watched(chosen.version, chosen.kind, *programs, before, after)
 
 
 def test_a_node_of_calico_is_taken_over_in_one_transaction_a_table(host: Namespace, backend: str) -> None:
@@ -233,6 +238,30 @@ def test_a_cancelled_apply_leaves_a_whole_table_and_no_wrong_belief(host: Namesp
         assert await rules.check() == []
 
     inside(host, body)
+
+
+def test_an_apply_that_is_cancelled_when_all_is_written_looks_again(host: Namespace, backend: str) -> None:
+    """Else the next one would append what stands there already."""
+
+    def interfere() -> None:
+        if interfere_now.is_set():
+            interfere_now.clear()
+            raise asyncio.CancelledError
+
+    async def body(rules: IptablesFilter) -> None:
+        await watch(rules, after=interfere)
+        base(rules)
+        assert await rules.apply() == []
+        rules.set_chains("filter", [Chain("cali-pi-x", (*policy().rules, Rule((), Return())))])
+        interfere_now.set()
+        with pytest.raises(asyncio.CancelledError):
+            await rules.apply()
+        assert await rules.apply() == []
+        assert await rules.check() == []
+
+    interfere_now = threading.Event()
+    inside(host, body, backend)
+    assert rules_of(host, backend).count("-A cali-pi-x") == 3
 
 
 @pytest.mark.parametrize("wanted", ["nft", "legacy", "AUTO"])
