@@ -49,7 +49,7 @@ class Affinities:
             found = await self.store.get(key)
         except Missing:
             raise Changed from None
-        return found if is_confirmed(found) else await self._set(found, "pending")
+        return found if is_confirmed(found) else await self._pending(found)
 
     async def block_of(self, affinity: Stored, reservation: HostReservation | None = None) -> Held:
         """The block that the affinity stands for, confirmed; made if it is not there.
@@ -60,14 +60,15 @@ class Affinities:
         try:
             held = await self.blocks.get(cidr)
         except Missing:
-            return await self.claim(await self._set(affinity, "pending"), reservation)
+            return await self.claim(await self._pending(affinity), reservation)
         if held.block.affinity != holder:
             await self._remove(affinity)
             raise StaleAffinity(f"block {cidr} is not of {holder}, though its affinity says so")
         if not is_confirmed(affinity):
-            affinity = await self._set(affinity, "pending")
-            # Whoever is giving the block up at this moment fails with it now.
-            await self.blocks.write(held)
+            if affinity.value.get("state") != "pending":
+                affinity = await self._pending(affinity)
+                # Whoever is giving the block up at this moment fails with it now.
+                await self.blocks.write(held)
             await self._confirm(affinity)
         return held
 
@@ -136,6 +137,11 @@ class Affinities:
             block.affinity = block.claimed_at = None
             await self.blocks.write(held)
         await self._remove(affinity)
+
+    async def _pending(self, affinity: Stored) -> Stored:
+        """One that is pending stays as it is: several tasks of one host that claim the same block would otherwise keep
+        each other from ever confirming it."""
+        return affinity if affinity.value.get("state") == "pending" else await self._set(affinity, "pending")
 
     async def _confirm(self, affinity: Stored) -> None:
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from integration.resources.fields import Address, parse_network
 from ipam.block import HostReservation, Interface, block_cidr
-from ipam.blocks import Held, Memory
+from ipam.blocks import Held
 from ipam.errors import (
     BlockLimit,
     BrokenBlock,
@@ -25,9 +25,9 @@ from ipam.errors import (
     StaleAffinity,
 )
 from ipam.pools import Wish, pool_of, read_pools
-from ipam.ports import BlockStore, Changed, Clock, Missing
+from ipam.ports import Changed, Missing
 from ipam.retrying import TRIES, until_unchallenged
-from ipam.scene import Scene, Tools, holder_of, open_tools, set_scene
+from ipam.scene import Access, Scene, Tools, holder_of, open_tools, set_scene
 from ipam.search import claim, find_or_claim, fnv1_32, networks_in
 
 
@@ -98,9 +98,7 @@ class PartlyAssigned(IpamError):
         super().__init__("; ".join([head, *notes, *reserved]))
 
 
-async def assign_all(
-    store: BlockStore, clock: Clock, memory: Memory, requests: Sequence[Request]
-) -> list[Assignment]:
+async def assign_all(access: Access, requests: Sequence[Request]) -> list[Assignment]:
     """One Assignment for each request, in order; errors are in them. Raises nothing but what cannot be told apart by request."""
     assignments = [Assignment(request) for request in requests]
     kinds: dict[tuple[object, ...], list[Assignment]] = {}
@@ -108,7 +106,7 @@ async def assign_all(
         kinds.setdefault(assignment.request.kind, []).append(assignment)
     for alike in kinds.values():
         try:
-            await assign_alike(store, clock, memory, alike)
+            await assign_alike(access, alike)
         except Exception as error:
             for assignment in alike:
                 if len(assignment.addresses) < assignment.request.count:
@@ -116,9 +114,9 @@ async def assign_all(
     return assignments
 
 
-async def assign_alike(store: BlockStore, clock: Clock, memory: Memory, wanted: Sequence[Assignment]) -> None:
+async def assign_alike(access: Access, wanted: Sequence[Assignment]) -> None:
     first = wanted[0].request
-    scene = await set_scene(store, clock, memory, first.host, first.wish, first.max_blocks, first.reservation)
+    scene = await set_scene(access, first.host, first.wish, first.max_blocks, first.reservation)
     strict = scene.tools.settings.strict_affinity
     while still_missing(wanted):
         try:
@@ -257,9 +255,7 @@ async def count_down(tools: Tools, cidr: str, shares: Iterable[Share]) -> None:
 
 
 async def assign_address(
-    store: BlockStore,
-    clock: Clock,
-    memory: Memory,
+    access: Access,
     address: Address,
     host: str,
     handle: str | None = None,
@@ -272,8 +268,8 @@ async def assign_address(
     `use` "": the pool may be for any. Raises AddressTaken, NoPool (in no enabled pool), NoQualifiedPool, ClaimConflict
     (strict affinity, and the block is another's), BrokenBlock, TooManyForHandle, TooManyConflicts.
     """
-    tools = await open_tools(store, clock, memory)
-    pools = [pool for pool in read_pools((await store.pools()).found) if pool.is_enabled]
+    tools = await open_tools(access)
+    pools = [pool for pool in read_pools((await access.store.pools()).found) if pool.is_enabled]
     pool = pool_of(pools, address)
     if pool is None:
         raise NoPool(f"{address} is not in a configured pool, or the pool is disabled")

@@ -125,7 +125,8 @@ class Block:
         if not reserved.touches(self.cidr):
             taken, self.unallocated = self.unallocated[:count], self.unallocated[count:]
         else:
-            base, taken, kept = int(self.cidr.network_address), [], []
+            base = int(self.cidr.network_address)
+            taken, kept = list[int](), list[int]()
             for ordinal in self.unallocated:
                 is_wanted = len(taken) < count and not reserved.holds(self.version, base + ordinal)
                 (taken if is_wanted else kept).append(ordinal)
@@ -287,8 +288,10 @@ def _agree(block: Block) -> None:
     free = block.allocations.count(None)
     listed = block.unallocated
     try:
-        if len(listed) == free and len(set(listed)) == free and all(
-            ordinal >= 0 and block.allocations[ordinal] is None for ordinal in listed
+        if (
+            len(listed) == free
+            and len(set(listed)) == free
+            and all(ordinal >= 0 and block.allocations[ordinal] is None for ordinal in listed)
         ):
             return
     except (TypeError, IndexError):

@@ -113,4 +113,3 @@ class Blocks:
             elif not isinstance(result, Missing | BrokenBlock):
                 raise result
         return found
-

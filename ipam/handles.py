@@ -6,7 +6,7 @@ more, when whoever counted it up died before the block was written; `release_han
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +77,10 @@ class Handles:
         except Missing:
             pass  # gone meanwhile: it holds nothing
 
-    async def forget(self, stored: Stored, block: str) -> None:
-        """Take a block out that holds nothing of the handle. Raises Changed, Missing: the handle is not as it was read."""
-        counts = counts_of(stored.value)
-        counts.pop(block, None)
-        await self._write(stored, counts)
+    async def forget(self, stored: Stored, blocks: Iterable[str]) -> None:
+        """Take blocks out that hold nothing of the handle. Raises Changed, Missing: the handle is not as it was read."""
+        counts, gone = counts_of(stored.value), set(blocks)
+        await self._write(stored, {cidr: count for cidr, count in counts.items() if cidr not in gone})
 
     async def _write(self, stored: Stored, counts: dict[str, int]) -> None:
         if not counts:

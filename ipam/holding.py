@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from integration.resources.fields import Network
 from integration.resources.keys import Key, cidr_of
-from ipam.blocks import Memory
 from ipam.errors import BrokenBlock, ClaimConflict, IpamError, NoPool, NotEmpty, NotHeld, StaleAffinity
 from ipam.pools import Pool, Wish, read_pools
-from ipam.ports import BlockStore, Changed, Clock, Missing
-from ipam.scene import network_or_none, open_tools, set_scene
+from ipam.ports import Changed, Missing
+from ipam.scene import Access, network_or_none, open_tools, set_scene
 from ipam.search import claim, find_or_claim
 
 MAX_CLAIMED = 65_536  # blocks in one call: a wide IPv6 range has more than there is room for
 
 
-async def claim_affinity(
-    store: BlockStore, clock: Clock, memory: Memory, network: Network, host: str
-) -> tuple[list[str], list[str]]:
+async def claim_affinity(access: Access, network: Network, host: str) -> tuple[list[str], list[str]]:
     """Every block in the network for the host: those claimed, and those that others hold.
 
     Raises NoPool if it is in no enabled pool, or smaller than a block, or too large to claim.
     """
-    pool = pool_around(read_pools((await store.pools()).found), network)
-    tools = await open_tools(store, clock, memory)
+    pool = pool_around(read_pools((await access.store.pools()).found), network)
+    tools = await open_tools(access)
     claimed: list[str] = []
     failed: list[str] = []
     for block in blocks_in(network, pool):
@@ -53,35 +50,32 @@ def blocks_in(network: Network, pool: Pool) -> Iterable[str]:
     return map(str, network.subnets(new_prefix=pool.block_size))
 
 
-async def release_affinity(
-    store: BlockStore, clock: Clock, memory: Memory, network: Network, host: str, *, must_be_empty: bool = False
-) -> None:
+async def release_affinity(access: Access, network: Network, host: str, *, must_be_empty: bool = False) -> None:
     """The host's blocks in the network. Others' and unknown ones are passed over; raises NotEmpty at the end."""
-    await release_held(
-        store, clock, memory, f"host:{host}", lambda block: contains(network, block), must_be_empty=must_be_empty
-    )
+    await release_held(access, f"host:{host}", lambda block: contains(network, block), must_be_empty=must_be_empty)
 
 
-async def release_host(
-    store: BlockStore, clock: Clock, memory: Memory, host: str, *, must_be_empty: bool = False, virtual: bool = False
-) -> None:
+async def release_host(access: Access, host: str, *, must_be_empty: bool = False, virtual: bool = False) -> None:
     """All blocks of the host, of both families. What fails stops no other; raises the last error."""
     holder = f"{'virtual' if virtual else 'host'}:{host}"
-    await release_held(store, clock, memory, holder, lambda _: True, must_be_empty=must_be_empty)
+    await release_held(access, holder, lambda _: True, must_be_empty=must_be_empty)
 
 
-async def release_pool(store: BlockStore, clock: Clock, memory: Memory, network: Network) -> None:
+async def release_pool(access: Access, network: Network) -> None:
     """All affinities of blocks in the pool, empty or not; for a pool that is about to be deleted. Disable it first.
 
     What fails stops no other; raises the last error.
     """
-    await release_held(store, clock, memory, "", lambda block: contains(network, block), must_be_empty=False)
+    await release_held(access, "", lambda block: contains(network, block), must_be_empty=False)
 
 
-async def release_held(store, clock, memory, holder, is_wanted, *, must_be_empty):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    tools = await open_tools(store, clock, memory)
+async def release_held(
+    access: Access, holder: str, is_wanted: Callable[[Network], bool], *, must_be_empty: bool
+) -> None:
+    """`holder` "": anybody's. Raises the last error."""
+    tools = await open_tools(access)
     last: Exception | None = None
-    for affinity in (await store.list("BlockAffinity", holder)).found:
+    for affinity in (await access.store.list("BlockAffinity", holder)).found:
         block = network_or_none(cidr_of(affinity.key))
         if block is None or not is_wanted(block):
             continue
@@ -99,26 +93,26 @@ def contains(network: Network, block: Network) -> bool:
     return network.version == block.version and block.subnet_of(network)  # type: ignore[arg-type]
 
 
-async def remove_host(store: BlockStore, clock: Clock, memory: Memory, host: str) -> None:
+async def remove_host(access: Access, host: str) -> None:
     """A host that is gone: its blocks are nobody's, its mark is removed. Addresses stay with their handles."""
     last: IpamError | None = None
     try:
-        await release_host(store, clock, memory, host)
+        await release_host(access, host)
     except IpamError as error:
         last = error
     try:
-        mark = await store.get(Key("IPAMHost", host))
-        await store.delete(mark.key, mark.revision)
+        mark = await access.store.get(Key("IPAMHost", host))
+        await access.store.delete(mark.key, mark.revision)
     except (Missing, Changed):
         pass
     if last is not None:
         raise last
 
 
-async def ensure_block(store: BlockStore, clock: Clock, memory: Memory, host: str, wish: Wish, max_blocks: int = 0) -> str:
+async def ensure_block(access: Access, host: str, wish: Wish, max_blocks: int = 0) -> str:
     """The CIDR of a block that the host holds, claimed if it has none, with nothing assigned.
 
     Raises BlockLimit, NoFreeBlock, and what `set_scene` raises.
     """
-    scene = await set_scene(store, clock, memory, host, wish, max_blocks)
+    scene = await set_scene(access, host, wish, max_blocks)
     return (await find_or_claim(scene, min_free=0)).cidr

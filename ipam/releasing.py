@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from integration.resources.fields import Address
-from integration.resources.keys import cidr_of
 from ipam.block import block_cidr, handle_of
-from ipam.blocks import Held, Memory
+from ipam.blocks import Held
 from ipam.errors import (
     BadHandle,
     BadSequence,
@@ -22,9 +20,9 @@ from ipam.errors import (
 )
 from ipam.handles import counts_of, handle_key
 from ipam.pools import pool_of, read_pools
-from ipam.ports import BlockStore, Changed, Clock, Missing, Stored
-from ipam.retrying import until_unchallenged
-from ipam.scene import Tools, open_tools
+from ipam.ports import Changed, Missing, Stored
+from ipam.retrying import TRIES, until_unchallenged
+from ipam.scene import Access, Tools, open_tools
 from ipam.search import networks_in
 
 
@@ -52,11 +50,9 @@ class Released:
         return self.unallocated
 
 
-async def release_addresses(
-    store: BlockStore, clock: Clock, memory: Memory, releases: Iterable[Release]
-) -> Released:
+async def release_addresses(access: Access, releases: Iterable[Release]) -> Released:
     """Block by block: within a block all or none (Calico), and one block's trouble stops no other."""
-    tools = await open_tools(store, clock, memory)
+    tools, store = await open_tools(access), access.store
     wanted = list({release.address: release for release in releases}.values())
     by_block = await blocks_of(tools, wanted)
     outcome = Released()
@@ -112,7 +108,11 @@ async def release_in_block(tools: Tools, cidr: str, releases: Sequence[Release])
             outcome.released.append(release.address)
         if ordinals:
             given_back = held.block.release(ordinals, tools.clock())
-            await store_released(tools, held, given_back)
+            await store_released(tools, held)
+            # The addresses are free: a handle that cannot be counted down says too much, and `check` sees it.
+            await tools.store.together(
+                [tools.handles.count_down(handle, cidr, count) for handle, count in given_back.items()]
+            )
         return outcome
 
     return await until_unchallenged(f"block {cidr}", attempt)
@@ -122,26 +122,24 @@ def refuse_other(held: Held, ordinal: int, release: Release) -> None:
     """Raises BadSequence, BadHandle."""
     number = held.block.sequence_of(ordinal)
     if release.sequence_number not in (None, number):
-        raise BadSequence(f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})")
+        raise BadSequence(
+            f"{release.address} was assigned anew since it was looked at ({release.sequence_number} ≠ {number})"
+        )
     attribute = held.block.attribute(ordinal) or {}
     if release.handle is not None and (handle := handle_of(attribute)) != release.handle:
         raise BadHandle(f"{release.address} is held by handle {handle}, not by {release.handle}")
 
 
-async def store_released(tools: Tools, held: Held, given_back: Mapping[str, int]) -> None:
-    """Write the block, then count the handles down. Raises Changed."""
+async def store_released(tools: Tools, held: Held) -> None:
+    """Write the block, or remove it if it is nobody's and empty. Raises Changed."""
     held.block.collect(tools.clock(), tools.settings.cooldown_s)
     is_empty = held.block.is_empty()
     if is_empty and held.block.affinity is None:
         await tools.blocks.delete(held)
-    else:
-        await tools.blocks.write(held)
-        tools.blocks.memory.put(held)
-    # The addresses are free: a handle that cannot be counted down says too much, and `check` sees it.
-    await tools.store.together(
-        [tools.handles.count_down(handle, held.cidr, count) for handle, count in given_back.items()]
-    )
-    if is_empty and held.block.affinity is not None:
+        return
+    await tools.blocks.write(held)
+    tools.blocks.memory.put(held)
+    if is_empty:
         await release_if_lost(tools, held)
 
 
@@ -161,82 +159,92 @@ async def release_if_lost(tools: Tools, held: Held) -> None:
         pass
 
 
-async def release_handles(
-    store: BlockStore, clock: Clock, memory: Memory, handles: Iterable[str]
-) -> dict[str, Exception]:
+async def release_handles(access: Access, handles: Iterable[str]) -> dict[str, Exception]:
     """All addresses of these handles; what went wrong, by handle: NotAssigned if there is no such handle.
 
-    Each block is written once for all of them.
+    Each block is written once for all of them, and each handle once. A handle is read, then its blocks are written, also
+    those that have none of its addresses, then it is removed if it is still as it was read. So whoever was about to write
+    one of the blocks for it fails and counts down again, and what a crash left counted is forgotten.
     """
-    tools = await open_tools(store, clock, memory)
+    tools = await open_tools(access)
     names = list(dict.fromkeys(handles))
+    found, failed = await read_handles(tools, names)
+    failed |= {name: NotAssigned(f"nothing is known of handle {name}") for name in names if name not in found | failed}
+    for _ in range(TRIES):
+        if not found:
+            return failed
+        failed_now, again = await release_once(tools, found)
+        failed |= failed_now
+        found, unread = await read_handles(tools, again)
+        failed |= unread
+    return failed | {name: TooManyConflicts(f"handle {name}") for name in found}
+
+
+async def read_handles(tools: Tools, names: Sequence[str]) -> tuple[dict[str, Stored], dict[str, Exception]]:
+    """Those that are there, and those that cannot be read."""
+    results = await tools.store.together([tools.store.get(handle_key(name)) for name in names])
+    pairs = list(zip(names, results, strict=True))
+    found = {name: result for name, result in pairs if isinstance(result, Stored)}
+    errors = {
+        name: result for name, result in pairs if isinstance(result, Exception) and not isinstance(result, Missing)
+    }
+    return found, errors
+
+
+async def release_once(tools: Tools, handles: Mapping[str, Stored]) -> tuple[dict[str, Exception], list[str]]:
+    """What went wrong by handle, and the handles that somebody else wrote meanwhile: those have to be looked at again."""
+    by_block: dict[str, list[str]] = {}
+    for name, stored in handles.items():
+        for cidr in counts_of(stored.value):
+            by_block.setdefault(cidr, []).append(name)
+    jobs = [release_handles_in_block(tools, cidr, names) for cidr, names in by_block.items()]
     failed: dict[str, Exception] = {}
-    by_block: dict[str, list[Stored]] = {}
-    found = await store.together([store.get(handle_key(name)) for name in names])
-    for name, result in zip(names, found, strict=True):
-        if isinstance(result, Missing):
-            failed[name] = NotAssigned(f"nothing is known of handle {name}")
-        elif isinstance(result, Exception):
-            failed[name] = result
-        else:
-            for cidr in counts_of(result.value):
-                by_block.setdefault(cidr, []).append(result)
-    jobs = [release_handles_in_block(tools, cidr, each) for cidr, each in by_block.items()]
-    for outcome, stored in zip(await store.together(jobs), by_block.values(), strict=True):
+    done: dict[str, list[str]] = {name: [] for name in handles}
+    for (cidr, names), result in zip(by_block.items(), await tools.store.together(jobs), strict=True):
+        for name in names:
+            if isinstance(result, Exception):
+                failed[name] = result
+            else:
+                done[name].append(cidr)
+    settled = await tools.store.together([settle(tools, handles[name], cidrs) for name, cidrs in done.items()])
+    again = []
+    for name, outcome in zip(done, settled, strict=True):
         if isinstance(outcome, Exception):
-            failed |= {one.key.name: outcome for one in stored}
-    return failed
+            failed[name] = outcome
+        elif not outcome and name not in failed:
+            again.append(name)
+    return failed, again
 
 
-async def release_handles_in_block(tools: Tools, cidr: str, stored: Sequence[Stored]) -> None:
-    names = [one.key.name for one in stored]
+async def settle(tools: Tools, handle: Stored, blocks: Iterable[str]) -> bool:
+    """Take the blocks out of the handle. False: somebody else has written it, and it counts them still."""
+    try:
+        await tools.handles.forget(handle, blocks)
+    except Missing:
+        pass
+    except Changed:
+        return False
+    return True
+
+
+async def release_handles_in_block(tools: Tools, cidr: str, names: Sequence[str]) -> None:
+    """The block is written in any case, unless it is gone."""
 
     async def attempt() -> None:
-        held = tools.blocks.remembered(cidr)
         try:
-            held = held or await tools.blocks.get(cidr)
+            held = tools.blocks.remembered(cidr) or await tools.blocks.get(cidr)
         except Missing:
-            for one in await present(tools, names):
-                await forget(tools, one, cidr)
             return
         ordinals = [ordinal for name in names for ordinal in held.block.ordinals_of(name)]
-        holding = Counter(handle_of(held.block.attribute(ordinal) or {}) for ordinal in ordinals)
-        idle = [name for name in names if not holding[name]]
-        # Read before the block is written: see `forget`.
-        hollow = await present(tools, idle)
-        if not ordinals and not any(cidr in counts_of(one.value) for one in hollow):
-            return
-        given_back = held.block.release(ordinals, tools.clock(), by_handle=True)
-        await store_released(tools, held, given_back)
-        for one in hollow:
-            await forget(tools, one, cidr)
+        held.block.release(ordinals, tools.clock(), by_handle=True)
+        await store_released(tools, held)
 
     await until_unchallenged(f"block {cidr}", attempt)
 
 
-async def present(tools: Tools, names: Sequence[str]) -> list[Stored]:
-    results = await tools.store.together([tools.store.get(handle_key(name)) for name in names]) if names else []
-    return [result for result in results if isinstance(result, Stored)]
-
-
-async def forget(tools: Tools, handle: Stored, cidr: str) -> None:
-    """A handle that counts addresses in a block which has none of them: whoever counted them up died, or is about to
-    write the block.
-
-    The block has been written since the handle was read, so that such a writer fails now and counts down again; and if
-    the handle itself was written since, it is left alone.
-    """
-    if cidr not in counts_of(handle.value):
-        return
-    try:
-        await tools.handles.forget(handle, cidr)
-    except (Changed, Missing):
-        pass
-
-
-async def handle_addresses(store: BlockStore, clock: Clock, memory: Memory, handle: str) -> list[Address]:
+async def handle_addresses(access: Access, handle: str) -> list[Address]:
     """Raises NotAssigned if there is no such handle, BrokenBlock."""
-    tools = await open_tools(store, clock, memory)
+    tools, store = await open_tools(access), access.store
     try:
         stored = await store.get(handle_key(handle))
     except Missing:
@@ -249,6 +257,3 @@ async def handle_addresses(store: BlockStore, clock: Clock, memory: Memory, hand
             continue
         found += [held.block.address(ordinal) for ordinal in held.block.ordinals_of(handle)]
     return found
-
-
-__all__ = ["Release", "Released", "cidr_of", "handle_addresses", "release_addresses", "release_handles"]

@@ -23,6 +23,15 @@ LOAD_BALANCER_HOST = "load-balancer"
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """The store, the time, and what this process wrote last."""
+
+    store: BlockStore
+    clock: Clock
+    memory: Memory = field(default_factory=Memory)
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """The store with the cluster's settings: what every operation works with."""
 
@@ -34,12 +43,13 @@ class Tools:
     handles: Handles
 
 
-async def open_tools(store: BlockStore, clock: Clock, memory: Memory) -> Tools:
-    return tools_with(await load_settings(store), store, clock, memory)
+async def open_tools(access: Access) -> Tools:
+    return tools_with(await load_settings(access.store), access)
 
 
-def tools_with(settings: Settings, store: BlockStore, clock: Clock, memory: Memory) -> Tools:
-    blocks = Blocks(store, clock, settings.cooldown_s, memory)
+def tools_with(settings: Settings, access: Access) -> Tools:
+    store, clock = access.store, access.clock
+    blocks = Blocks(store, clock, settings.cooldown_s, access.memory)
     return Tools(store, clock, settings, blocks, Affinities(store, blocks, clock), Handles(store))
 
 
@@ -68,16 +78,14 @@ def holder_of(host: str, use: str) -> str:
 
 
 async def set_scene(
-    store: BlockStore,
-    clock: Clock,
-    memory: Memory,
+    access: Access,
     host: str,
     wish: Wish,
     max_blocks: int = 0,
     reservation: HostReservation | None = None,
 ) -> Scene:
     """Raises NoNode, NoPool, NoQualifiedPool, UnknownPool, and what the store raises."""
-    holder = holder_of(host, wish.use)
+    holder, store = holder_of(host, wish.use), access.store
     settings, resources, reservations, labels, listed = await all_of(
         store,
         [
@@ -92,7 +100,7 @@ async def set_scene(
         raise NoNode(f"there is no Node {host}: it must be made before it gets addresses")
     pools = read_pools(resources.found)
     chosen = choose_pools(pools, wish, host, labels)
-    tools = tools_with(settings, store, clock, memory)
+    tools = tools_with(settings, access)
     affine, confirmed = [], []
     for affinity in listed.found:
         cidr = cidr_of(affinity.key)
@@ -150,4 +158,3 @@ def network_or_none(cidr: str) -> Network | None:
         return parse_network(cidr, bare=False, masked=True)
     except ValueError:
         return None
-

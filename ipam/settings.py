@@ -97,6 +97,9 @@ def refuse_bad(settings: Settings) -> None:
         raise BadSettings("without strict affinity, hosts must be allowed to claim blocks (autoAllocateBlocks)")
     if settings.max_blocks_per_host > 0 and not settings.strict_affinity:
         raise BadSettings("maxBlocksPerHost needs strict affinity: set strictAffinity as well")
-    for name, number in (("maxBlocksPerHost", settings.max_blocks_per_host), ("ipCooldownSeconds", settings.cooldown_s)):
+    for name, number in (
+        ("maxBlocksPerHost", settings.max_blocks_per_host),
+        ("ipCooldownSeconds", settings.cooldown_s),
+    ):
         if not 0 <= number <= LARGEST:
             raise BadSettings(f"{name} is {number}, and must be 0 to {LARGEST}")

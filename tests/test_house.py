@@ -33,7 +33,9 @@ def our_files() -> Iterator[Path]:
 
 def our_modules() -> Iterator[Path]:
     return (
-        path for name in ("bgp", "felix", "integration", "reflector") for path in sorted((PROJECT / name).rglob("*.py"))
+        path
+        for name in ("bgp", "felix", "integration", "ipam", "reflector")
+        for path in sorted((PROJECT / name).rglob("*.py"))
     )
 
 
@@ -122,7 +124,7 @@ def test_functions_are_short_enough_to_read() -> None:
 
 def test_the_readme_speaks_of_files_that_exist() -> None:
     text = (PROJECT / "README.md").read_text()
-    named = re.findall(r"`((?:bgp|felix|integration|tests)/[\w./*-]+)`", text)
+    named = re.findall(r"`((?:bgp|felix|integration|ipam|tests)/[\w./*-]+)`", text)
     assert named
     assert [name for name in named if not list(PROJECT.glob(name))] == []
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from felix.claims import Claims
+from felix.dataplane.holders import Holders
 from felix.desired import (
     VTEP,
     Host,
@@ -155,18 +157,30 @@ class Interfaces:
 
     up: dict[str, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
-    holders: dict[str, str] = field(default_factory=dict)  # address → interface
+    holders: Holders = field(default_factory=Holders)
+
+    def holder(self, address: str) -> str:
+        """Empty if nobody has it."""
+        found = self.holders.of(address)
+        return found.name if found is not None else ""
 
 
 class RouteProgrammer:
-    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone."""
+    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone,
+    `apply_at` when there is something to do though nothing changes."""
 
-    def __init__(self, settings: RouteSettings, forget_connections: Forget) -> None:
+    def __init__(
+        self,
+        settings: RouteSettings,
+        forget_connections: Forget,
+        apply_at: Callable[[float], None] = lambda _at: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kernel = KernelRoutes()
         self._book = RouteBook()
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
-        self._forget = forget_connections
+        self._forget, self._apply_at, self._clock = forget_connections, apply_at, clock
         self._is_stale = True
         self._appeared: set[int] = set()
         self.look_again_at: float | None = None
@@ -193,15 +207,13 @@ class RouteProgrammer:
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
         known = self._interfaces
-        for address in [one for one, holder in known.holders.items() if holder == name]:
-            del known.holders[address]
+        known.holders.interface_changed(name, state, addresses, ifindex)
         if state == "gone":
             known.up.pop(name, None)
             if known.names.get(ifindex) == name:
                 del known.names[ifindex]
             self._book.interface_gone(ifindex)
         else:
-            known.holders.update(dict.fromkeys(addresses, name))
             if ifindex not in known.names:
                 self._appeared.add(ifindex)
             known.names[ifindex] = name
@@ -231,6 +243,8 @@ class RouteProgrammer:
         failures = self._kernel.write(step.puts, step.deletes, known.up)
         self._is_stale = bool(failures)
         self.look_again_at = step.look_again_at
+        if step.look_again_at is not None:
+            self._apply_at(step.look_again_at)
         wanted = self._book.wanted()
         for gone in step.deletes:
             if is_single(gone.destination) and gone.destination not in wanted:
@@ -239,8 +253,7 @@ class RouteProgrammer:
 
     def _want(self) -> None:
         self._book.want("workloads", self._workloads.wanted(self._settings))
-        holders = self._interfaces.holders
-        self._book.want("cluster", self._cluster.wanted(self._settings, lambda address: holders.get(address, "")))
+        self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""
@@ -250,7 +263,7 @@ class RouteProgrammer:
         known = self._interfaces
         there = self._kernel.read()
         step = self._book.step(
-            there, known.up, self._ownership, lambda index: known.names.get(index, ""), float("-inf")
+            there, known.up, self._ownership, lambda index: known.names.get(index, ""), self._clock()
         )
         found = [f"route {one.destination} was missing or altered" for one in step.puts]
         deletes = [one for one in step.deletes if not one.interface_index or one.interface_index in known.names]

@@ -89,6 +89,7 @@ class RouteBook:
     def __init__(self) -> None:
         self._by_maker: dict[str, dict[str, WantedRoute]] = {}
         self._appeared: dict[int, float] = {}  # interface index → when
+        self._had: dict[str, int] = {}  # what the last step wanted: destination → interface index
 
     def want(self, maker: str, routes: Iterable[WantedRoute]) -> None:
         """All that `maker` wants now."""
@@ -126,25 +127,30 @@ class RouteBook:
                 step.waiting.append(route)
             else:
                 ready[route.destination] = route
+        had, self._had = self._had, {one.destination: up.get(one.interface, 0) for one in ready.values()}
+        waiting = {route.destination: route for route in step.waiting}
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
             want = ready.get(one.destination)
             if want is not None and fits(want, one, up):
                 right.add(one.destination)
-            elif ownership.is_ours(one, name) and one.destination not in {w.destination for w in step.waiting}:
-                self._remove(one, name, step, ownership, now)
+            elif want is not None and one.metric == shown_metric(want):
+                pass  # writing ours replaces it; a deletion would meet ours
+            elif one.destination in waiting:
+                # Over an interface that was ours and has another name now no policy is met.
+                if name != waiting[one.destination].interface and had.get(one.destination) == one.interface_index:
+                    step.deletes.append(one)
+            elif ownership.is_ours(one, name):
+                # What we wrote ourselves and want no more is nobody's news.
+                is_news = want is None and had.get(one.destination) != one.interface_index
+                due_at = self._appeared.get(one.interface_index, float("-inf")) + GRACE_S
+                if is_news and now < due_at and name.startswith(ownership.prefixes):
+                    step.look_again_at = min(due_at, step.look_again_at or due_at)
+                else:
+                    step.deletes.append(one)
         step.puts = [route for destination, route in ready.items() if destination not in right]
         return step
-
-    def _remove(self, one: KernelRoute, name: str, step: Step, ownership: Ownership, now: float) -> None:
-        appeared_at = self._appeared.get(one.interface_index)
-        is_new = appeared_at is not None and now - appeared_at < GRACE_S
-        if is_new and name.startswith(ownership.prefixes) and one.destination not in self.wanted():
-            due_at = (appeared_at or now) + GRACE_S
-            step.look_again_at = min(due_at, step.look_again_at or due_at)
-        else:
-            step.deletes.append(one)
 
 
 def fits(want: WantedRoute, one: KernelRoute, up: Mapping[str, int]) -> bool:

@@ -16,7 +16,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from integration.cli import config_text, node_commands, peers, policy_commands, resource_commands, routes, status
+from integration.cli import (
+    config_text,
+    ipam_commands,
+    node_commands,
+    peers,
+    policy_commands,
+    resource_commands,
+    routes,
+    status,
+)
 from integration.cli.client import DEFAULT_SOCKET, SpeakerClient, SpeakerError
 from integration.cli.columns import visible
 from integration.cli.outcome import Failed
@@ -85,6 +94,7 @@ app.add_typer(show, name="show")
 resource_commands.add_to(app)
 node_commands.add_to(app)
 policy_commands.add_to(app)
+ipam_commands.add_to(app)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +13,8 @@ from integration.cni.identity import Identity
 from integration.cni.pods import Wishes
 from integration.datastore.api import Datastore
 from integration.datastore.errors import DatastoreError
-from integration.ipam.store import DatastoreStore
+from integration.ipam.queue import AddressQueue
+from integration.ipam.store import DatastoreBlocks
 from ipam.allocator import Allocator
 from ipam.assigning import Request
 from ipam.errors import IpamError, NotAssigned
@@ -22,8 +24,9 @@ class IpamAllocator:
     """An integration.cni.addresses.Allocator."""
 
     def __init__(self, datastore: Datastore) -> None:
-        self._store = DatastoreStore(datastore)
-        self._ipam = Allocator(self._store, time.time_ns)
+        self._store = DatastoreBlocks(datastore)
+        self._ipam = Allocator.over(self._store, time.time_ns)
+        self._queue = AddressQueue(self._ipam)
 
     async def assign(self, identity: Identity, wishes: Wishes) -> tuple[str, ...]:
         async with _in_cni_terms():
@@ -51,7 +54,7 @@ class IpamAllocator:
             )
             for version in wishes.families
         ]  # fmt: skip
-        assignments = await self._ipam.assign_all(requests)
+        assignments = await asyncio.gather(*(self._queue.assign(request) for request in requests))
         return tuple(str(address) for assignment in assignments for address in assignment.whole())
 
     async def _cidrs(self, wishes: Wishes, version: int) -> tuple[str, ...]:
@@ -68,7 +71,7 @@ class IpamAllocator:
 
     async def _release(self, handle: str) -> bool:
         try:
-            await self._ipam.release_handle(handle)
+            await self._queue.release_handle(handle)
         except NotAssigned:
             return False
         return True

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from felix.kernel import devices
+from felix.kernel.devices import LinkState
 from felix.kernel.links import RTM_NEWADDR, RTM_NEWLINK, decode_address
 from felix.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, KernelError
 from felix.kernel.rtnetlink import (
@@ -28,9 +30,8 @@ from felix.kernel.rtnetlink import (
     dump_routes,
 )
 from felix.kernel.sockets import RequestSocket
-from integration.cni import link_messages
 from integration.cni.errors import GENERIC, IO_FAILURE, CNIError
-from integration.cni.link_messages import LinkState
+from integration.cni.link_messages import create_veth
 from integration.cni.namespaces import inside
 
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
@@ -83,10 +84,10 @@ class Kernel:
 
     def link(self, name: str) -> LinkState | None:
         try:
-            for data, answers in self._socket.dump(lambda sequence: link_messages.get_link(sequence, name)):
+            for data, answers in self._socket.dump(lambda sequence: devices.get_link(sequence, name)):
                 for kind, _, _, _, start, end in answers:
                     if kind == RTM_NEWLINK:
-                        return link_messages.read_link(data, start, end)
+                        return devices.read_link(data, start, end)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
@@ -95,7 +96,7 @@ class Kernel:
     def addresses(self, index: int, family: int) -> list[bytes]:
         """Packed, those that may be used."""
         found = []
-        for data, answers in self._socket.dump(lambda seq: link_messages.dump_addresses_of(seq, family, index)):
+        for data, answers in self._socket.dump(lambda seq: devices.dump_addresses_of(seq, family, index)):
             for kind, _, _, _, start, end in answers:
                 decoded = decode_address(data, start, end) if kind == RTM_NEWADDR else None
                 if decoded is not None and decoded[0].ifindex == index and decoded[1]:
@@ -148,7 +149,7 @@ def lay(wiring: Wiring, namespace: int) -> LinkState:
     """
     with Kernel() as host:
         host.ask(
-            lambda sequence: link_messages.delete_link(sequence, wiring.host_interface),
+            lambda sequence: devices.delete_link(sequence, wiring.host_interface),
             f"removing the old {wiring.host_interface}", ignored=(errno.ENODEV,),
         )  # fmt: skip
         _create(host, wiring, namespace)
@@ -161,7 +162,7 @@ def lay(wiring: Wiring, namespace: int) -> LinkState:
 
 def _create(host: Kernel, wiring: Wiring, namespace: int) -> None:
     error = host.ask(
-        lambda sequence: link_messages.create_veth(
+        lambda sequence: create_veth(
             sequence, host=wiring.host_interface, host_mac=HOST_MAC, container=wiring.interface,
             container_mac=wiring.mac, namespace=namespace, mtu=wiring.mtu, queues=wiring.queues,
         ),
@@ -178,7 +179,7 @@ def _configure(host: Kernel, wiring: Wiring, namespace: int) -> LinkState:
     if link is None:
         raise CNIError(GENERIC, f"{wiring.host_interface} vanished while it was set up")
     _host_sysctls(wiring)
-    host.ask(lambda sequence: link_messages.set_up(sequence, link.index), f"{wiring.host_interface} up")
+    host.ask(lambda sequence: devices.set_up(sequence, link.index), f"{wiring.host_interface} up")
     index = inside(namespace, lambda: _bring_up(wiring))
     gateway6 = _link_local(host, link) if wiring.of_version(6) else ""
     container = inside(namespace, lambda: _container_side(wiring, index, gateway6))
@@ -213,7 +214,7 @@ def _bring_up(wiring: Wiring) -> int:
             for name in ("all", "default", "lo"):
                 write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
             write_sysctl(f"ipv6/conf/{wiring.interface}/accept_dad", "0")
-        container.ask(lambda sequence: link_messages.set_up(sequence, link.index), f"{wiring.interface} up")
+        container.ask(lambda sequence: devices.set_up(sequence, link.index), f"{wiring.interface} up")
         return link.index
 
 
@@ -244,7 +245,7 @@ def _container_side(wiring: Wiring, index: int, gateway6: str) -> LinkState:
                 container.add_route(route, Via(AF_INET6, metric=1024, hops=(through,)))
         for address in wiring.addresses:
             container.ask(
-                lambda sequence, address=address: link_messages.add_address(sequence, index, address),  # type: ignore[misc]
+                lambda sequence, address=address: devices.add_address(sequence, index, address),  # type: ignore[misc]
                 f"address {address}",
             )
         forwarding = "1" if wiring.allows_ip_forwarding else "0"
@@ -293,7 +294,7 @@ def _name_of(index: int) -> str:
 
 
 def remove_host_interface(host: Kernel, name: str) -> None:
-    host.ask(lambda sequence: link_messages.delete_link(sequence, name), f"removing {name}", ignored=(errno.ENODEV,))
+    host.ask(lambda sequence: devices.delete_link(sequence, name), f"removing {name}", ignored=(errno.ENODEV,))
 
 
 def unroute(host_interface: str, addresses: Iterable[str]) -> None:

@@ -1,99 +1,123 @@
-"""IPAM's BlockStore over any datastore."""
+"""`ipam.ports.BlockStore` over any datastore."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+import builtins
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from integration.datastore.api import Datastore, Entry
-from integration.datastore.errors import AlreadyExists, DoesNotExist, Unreadable, UpdateConflict
-from integration.resources.base import Resource, ResourceError
-from integration.resources.keys import Key
+from integration.datastore.client import read
+from integration.datastore.errors import (
+    AlreadyExists,
+    DoesNotExist,
+    Unreadable,
+    Unsupported,
+    UpdateConflict,
+)
+from integration.resources.keys import Key, cidr_of
 from integration.resources.models.ipam import IPPool, IPReservation
-from ipam.ports import Changed, Exists, Listed, Missing, Pools, Stored, Value
+from ipam.allocator import Allocator
+from ipam.errors import BrokenBlock
+from ipam.ports import Changed, Exists, Listed, Missing, Pools, Result, Stored, Value
 
-Result = TypeVar("Result")
-Model = TypeVar("Model", bound=Resource)
+AT_ONCE = 64  # requests under way; more only wait in the datastore's client
 
 
-class DatastoreStore:
-    """Raises what `ipam.ports` says, and DatastoreError for the rest."""
+def open_allocator(datastore: Datastore) -> Allocator:
+    return Allocator.over(DatastoreBlocks(datastore), time.time_ns)
+
+
+class DatastoreBlocks:
+    """Raises StoreConflict's kinds, BrokenBlock for a block that is no JSON, else DatastoreError as it is.
+
+    An affinity that is no JSON counts as pending: nobody can mean anything by it, and it is written over.
+    """
 
     def __init__(self, datastore: Datastore) -> None:
-        self._datastore = datastore
+        self.datastore = datastore
 
     async def get(self, key: Key) -> Stored:
-        async with _translated():
-            return _stored(await self._datastore.get(key))
+        async with translated():
+            try:
+                return stored(await self.datastore.get(key))
+            except Unsupported:  # Kubernetes keeps no IPAMHost
+                raise Missing from None
+            except Unreadable as error:
+                if key.kind == "IPAMBlock":
+                    raise BrokenBlock(cidr_of(key), error.why) from None
+                if key.kind == "BlockAffinity":
+                    return Stored(key, {"state": "pending"}, error.revision)
+                raise
 
     async def list(self, kind: str, holder: str = "") -> Listed:
-        async with _translated():
-            listing = await self._datastore.list(kind, namespace=holder or None)
+        listing = await self.datastore.list(kind, namespace=holder or None)
         return Listed(
-            [_stored(entry) for entry in listing.entries], [(error.key, error.reason) for error in listing.unreadable]
+            [stored(entry) for entry in listing.entries], [(error.key, error.why) for error in listing.unreadable]
         )
 
     async def create(self, key: Key, value: Value) -> Stored:
-        async with _translated():
-            return _stored(await self._datastore.create(key, value))
+        async with translated():
+            return stored(await self.datastore.create(key, value))
 
     async def update(self, key: Key, value: Value, revision: str) -> Stored:
-        async with _translated():
-            return _stored(await self._datastore.update(key, value, revision=revision))
+        async with translated():
+            return stored(await self.datastore.update(key, value, revision=revision))
 
     async def delete(self, key: Key, revision: str) -> None:
-        async with _translated():
-            await self._datastore.delete(key, revision=revision)
+        async with translated():
+            await self.datastore.delete(key, revision=revision)
 
     async def pools(self) -> Pools:
-        found, unreadable = await self._read("IPPool", IPPool.from_json)
-        return Pools(found, unreadable)
-
-    async def reservations(self) -> Sequence[IPReservation]:
-        return (await self._read("IPReservation", IPReservation.from_json))[0]
-
-    async def _read(
-        self, kind: str, read: Callable[[Mapping[str, Any]], Model]
-    ) -> tuple[Sequence[Model], Sequence[tuple[str, str]]]:
-        listing = await self._datastore.list(kind)
-        found, unreadable = [], [(error.key.name, error.reason) for error in listing.unreadable]
+        listing = await self.datastore.list("IPPool")
+        found: builtins.list[IPPool] = []
+        broken = [(error.key.name, error.why) for error in listing.unreadable]
         for entry in listing.entries:
             try:
-                found.append(read(entry.value))
-            except ResourceError as error:
-                unreadable.append((entry.key.name, str(error)))
-        return found, unreadable
+                found.append(read(IPPool, entry))
+            except Unreadable as error:
+                broken.append((error.key.name, error.why))
+        return Pools(found, broken)
+
+    async def reservations(self) -> Sequence[IPReservation]:
+        """Raises Unreadable: what is reserved must not be given out because somebody could not spell."""
+        listing = await self.datastore.list("IPReservation")
+        for error in listing.unreadable:
+            raise error
+        return [read(IPReservation, entry) for entry in listing.entries]
 
     async def node_labels(self, node: str) -> Mapping[str, str] | None:
         try:
-            entry = await self._datastore.get(Key("Node", node))
+            metadata = (await self.datastore.get(Key("Node", node))).value.get("metadata") or {}
         except DoesNotExist:
             return None
-        return (entry.value.get("metadata") or {}).get("labels") or {}
+        labels = metadata.get("labels") or {}
+        return {name: text for name, text in labels.items() if isinstance(text, str)}
 
     async def together(self, jobs: Sequence[Coroutine[Any, Any, Result]]) -> Sequence[Result | Exception]:
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, Exception):
-                raise result
-        return results  # type: ignore[return-value]
+        results: builtins.list[Result | Exception] = []
+        for start in range(0, len(jobs), AT_ONCE):
+            for result in await asyncio.gather(*jobs[start : start + AT_ONCE], return_exceptions=True):
+                if isinstance(result, BaseException) and not isinstance(result, Exception):
+                    raise result
+                results.append(result)
+        return results
 
 
-def _stored(entry: Entry) -> Stored:
+def stored(entry: Entry) -> Stored:
     return Stored(entry.key, entry.value, entry.revision)
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def translated() -> AsyncIterator[None]:
     try:
         yield
-    except DoesNotExist as error:
-        raise Missing(str(error)) from None
-    except AlreadyExists as error:
-        raise Exists(str(error)) from None
-    except UpdateConflict as error:
-        raise Changed(str(error)) from None
-    except Unreadable as error:
-        raise Missing(str(error)) from None
+    except DoesNotExist:
+        raise Missing from None
+    except AlreadyExists:
+        raise Exists from None
+    except UpdateConflict:
+        raise Changed from None

@@ -145,7 +145,7 @@ class MemoryStore:
     def value(self, key: Key) -> Value:
         return copy.deepcopy(self.stored(key).value)
 
-    def keys(self, kind: str) -> list[Key]:
+    def keys(self, kind: str) -> Sequence[Key]:
         return sorted(key for key in self.objects if key.kind == kind)
 
     def add_pool(self, cidr: str, name: str = "", **spec: Any) -> None:

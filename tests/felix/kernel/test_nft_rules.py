@@ -10,9 +10,11 @@ from felix.desired import IPVersion, PortRange
 from felix.filter_rules import (
     ICMP,
     Accept,
+    Action,
     AddressType,
     Chain,
     Conntrack,
+    Criterion,
     DNATted,
     Drop,
     GoTo,
@@ -53,7 +55,7 @@ def rules(version: IPVersion) -> list[Rule]:
         ("10.0.0.0/9", "192.0.2.0/24", "10.0.0.1/32") if version == 4 else ("fd00::/17", "2001:db8::/32", "fd00::1/128")
     )
     tcp = Protocol(6)
-    criteria: list[tuple[object, ...]] = [
+    criteria: list[tuple[Criterion, ...]] = [
         (Mark(0x10000, 0x10000),), (Mark(0, 0x30000, True),), (Mark(5, 0xFFFFFFFF),),
         (InInterface("cali+"),), (InInterface("eth0"),), (OutInterface("eth0", True),), (OutInterface("cali+", True),),
         (tcp,), (Protocol(132, True),),
@@ -68,12 +70,12 @@ def rules(version: IPVersion) -> list[Rule]:
         (AddressType("source"),), (AddressType("destination", negated=True),),
     ]  # fmt: skip
     icmp = [(ICMP(8),), (ICMP(8, None, True),), (Protocol(1 if version == 4 else 58), ICMP(8))]
-    actions = [
+    actions: list[Action | None] = [
         Drop(), Return(), Jump("cali-x"), GoTo("cali-x"), SetMark(0x10000, 0x10000), SetMark(0, 0x30000),
         Log("calico-packet: ", "5/minute", 3), Log("calico: "), NFLog(2, "D|default/np/x|0|in", "10/second", 50),
         LimitPacketRate(100, 7, 0x80000), GoToByInterface("to", "in"), Reject(), None,
     ]  # fmt: skip
-    found = [Rule(tuple(some), Accept(), ("a comment, with 'signs'",)) for some in [*criteria, *icmp]]  # type: ignore[arg-type]
+    found = [Rule(tuple(some), Accept(), ("a comment, with 'signs'",)) for some in [*criteria, *icmp]]
     return found + [Rule((tcp,), action) for action in actions] + [Rule((tcp,), Reject("tcp-reset"))]
 
 
