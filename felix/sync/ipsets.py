@@ -21,6 +21,8 @@ FAMILIES = {4: "inet", 6: "inet6"}
 
 def canonical(type: IPSetType, version: IPVersion, member: str) -> tuple[str, ...]:
     """As `ipset save` shows it; empty for the other IP version. Raises ValueError."""
+    if "%" in member:
+        raise ValueError(f"{member!r} has a zone")
     if type == "ip,port":
         if not is_port_member(member):
             raise ValueError(f"{member!r} is no address and port")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from felix.desired import PortRange
 from felix.filter_rules import (
@@ -181,6 +185,38 @@ def test_a_change_changes_the_hashes_of_all_rules_after_it_and_of_none_before() 
 def test_comments_cannot_end_their_quotes() -> None:
     assert comment_text('a"b\\c\nd`$(x)') == "a_b_c_d___x_"
     assert len(comment_text("x" * 300)) == 256
+
+
+evil = st.text(max_size=20) | st.sampled_from(
+    ["eth0 -j ACCEPT", "a\nCOMMIT", 'a"b', "a\\", "", "a'b", "a\x00b", "a\u2028b"]
+)
+
+
+@given(evil, evil)
+def test_nobody_says_more_in_a_rule_than_there_is_room_for(one: str, two: str) -> None:
+    """Whatever the names: one line, and as many words as with harmless ones, or an error."""
+    quiet = [word for rule in rules_with("x", "x") for word in shlex.split(rule)]
+    try:
+        loud = TEXT.chain(Chain("cali-x", tuple(rules_naming(one, two)))).rules
+    except ValueError:
+        return
+    assert not any(character in rule for rule in loud for character in "\n\r\0")
+    assert len([word for rule in loud for word in shlex.split(rule)]) == len(quiet)
+
+
+def rules_with(one: str, two: str) -> tuple[str, ...]:
+    return TEXT.chain(Chain("cali-x", tuple(rules_naming(one, two)))).rules
+
+
+def rules_naming(one: str, two: str) -> list[Rule]:
+    return [
+        Rule((InInterface(one), OutInterface(two)), Jump(one), (two,)),
+        Rule((Net("source", one), InSet("source", two), InPortSet("destination", one)), GoTo(two), (one, two)),
+        Rule((), Log(one, "5/minute"), (two,)),
+        Rule((), NFLog(1, two)),
+        Rule((), DNAT(one, 80)),
+        Rule((), SNAT(two, PortRange(1, 2))),
+    ]
 
 
 def test_names_of_sets_fit_the_kernel() -> None:
