@@ -32,34 +32,46 @@ def find(program: str) -> str | None:
 async def run(program: str, arguments: Sequence[str] = (), text: str = "") -> str:
     """What it printed, having been given `text`. Raises Refused. A cancelled call leaves no process behind."""
     try:
-        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        process = await _started(program, arguments, text.encode())
     except OSError as error:
         raise Refused(f"{program} could not be started: {error.strerror}") from error
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            output, complaint, _ = await asyncio.gather(
-                _output_of(process, program), _complaint_of(process), _feed(process, text.encode())
-            )
+            output, complaint = await asyncio.gather(_output_of(process, program), _complaint_of(process))
             await process.wait()
     except TimeoutError:
         raise Refused(f"{program} was not done within {TIMEOUT_S:.0f} s") from None
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()  # asyncio's wait() would wait until its pipes are read to their ends
     if process.returncode != 0:
         raise Refused(complaint.decode(errors="replace").strip() or f"{program} ended with {process.returncode}")
     return output.decode(errors="replace")
+
+
+async def _started(program: str, arguments: Sequence[str], data: bytes) -> Process:
+    """Its input is there as a whole before it starts: were we killed while we wrote to a pipe, ipset would take a line cut
+    in its middle (`10.0.0.0/2` of `10.0.0.0/24`) for a whole one. Raises OSError."""
+    with os.fdopen(os.memfd_create("input"), "wb") as file:
+        file.write(data)
+        file.flush()
+        file.seek(0)
+        return await asyncio.create_subprocess_exec(program, *arguments, stdin=file, stdout=PIPE, stderr=PIPE)
 
 
 async def _output_of(process: Process, program: str) -> bytes:
     assert process.stdout is not None
     parts, octets = [], 0
     while chunk := await process.stdout.read(_CHUNK):
-        parts.append(chunk)
         octets += len(chunk)
-        if octets > MAX_OUTPUT:
-            raise Refused(f"{program} printed more than {MAX_OUTPUT >> 20} MiB")
+        if octets <= MAX_OUTPUT:
+            parts.append(chunk)
+        elif parts:
+            parts.clear()
+            process.kill()
+    if octets > MAX_OUTPUT:
+        raise Refused(f"{program} printed more than {MAX_OUTPUT >> 20} MiB")
     return b"".join(parts)
 
 
@@ -70,14 +82,3 @@ async def _complaint_of(process: Process) -> bytes:
     while chunk := await process.stderr.read(_CHUNK):
         kept = (kept + chunk)[:MAX_COMPLAINT]
     return kept
-
-
-async def _feed(process: Process, data: bytes) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(data)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it complains, and says why

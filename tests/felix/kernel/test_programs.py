@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,8 +69,29 @@ def test_whoever_is_cancelled_leaves_no_process_behind(tmp_path: Path) -> None:
     assert not is_running(tmp_path)
 
 
+def test_a_program_has_its_whole_input_even_if_we_are_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    os.mkfifo(tmp_path / "done")
+    shell = f"read go <{tmp_path}/go; cat >{tmp_path}/out; echo >{tmp_path}/done"
+    ours = f"import asyncio; from felix.kernel.programs import run; asyncio.run(run('/bin/sh', ['-c', {shell!r}], 'x' * 3_000_000))"
+    with subprocess.Popen([sys.executable, "-c", ours], cwd=Path(__file__).parents[3]) as process:
+        with (tmp_path / "go").open("w") as go:  # opens when the program is there
+            process.kill()
+            process.wait()
+            go.write("\n")
+        (tmp_path / "done").read_text()
+    assert (tmp_path / "out").stat().st_size == 3_000_000
+
+
 def is_running(directory: Path) -> bool:
     return Path(f"/proc/{(directory / 'pid').read_text().strip()}").exists()
+
+
+def test_a_program_that_prints_and_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(programs, "TIMEOUT_S", 0.2)
+    with pytest.raises(Refused, match="was not done within"):
+        asyncio.run(run(SH, ["-c", f"echo $$ >{tmp_path}/pid; exec cat /dev/zero"]))
+    assert not is_running(tmp_path)
 
 
 def test_programs_are_found_where_a_daemons_path_does_not_lead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ members = st.sets(st.sampled_from(NETS))
 steps = st.lists(st.tuples(st.sampled_from(["replace", "change", "carry out", "read"]), members, members), max_size=12)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(steps, members)
 def test_whatever_is_told_the_kernel_has_it_in_the_end(
     told: list[tuple[str, set[str], set[str]]], others: set[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from felix.filter_rules import Chain, Drop, GoTo, HookRules, InSet, Jump, Rule
@@ -15,6 +15,7 @@ from felix.sync.iptables_table import HookWanted, Lines, TableBook
 from tests.felix.sync.iptables_model import ModelTable, Wrong
 
 TEXT = IptablesText(4)
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # whole tables are drawn
 NAMES = [f"cali-{letter}" for letter in "abcdef"]
 FOREIGN = ["-s 192.0.2.1/32 -j ACCEPT", "-j KUBE-FORWARD", '-m comment --comment "cali" -j KUBE-FORWARD']
 LEFTOVERS = [
@@ -72,7 +73,7 @@ def chains(draw: st.DrawFn) -> list[Chain]:
         rule = st.builds(
             Rule, st.sampled_from([(), (InSet("source", "x"),), (InSet("source", "y"),)]), st.one_of(actions)
         )
-        made.append(Chain(name, tuple(draw(st.lists(rule, max_size=4)))))
+        made.append(Chain(name, tuple(draw(st.lists(rule, max_size=3)))))
     return made
 
 
@@ -113,7 +114,7 @@ def expected(book: TableBook) -> dict[str, list[str]]:
     }
 
 
-@settings(max_examples=60)
+@MANY
 @given(tables(), wishes())
 def test_from_any_table_to_any_other(table: ModelTable, wish: tuple[list[Chain], dict[str, HookRules]]) -> None:
     before = copy.deepcopy(table)
@@ -130,7 +131,7 @@ def test_from_any_table_to_any_other(table: ModelTable, wish: tuple[list[Chain],
             assert table.chains[hook] == first + foreign + last
 
 
-@settings(max_examples=60)
+@MANY
 @given(tables(), wishes())
 def test_a_new_process_writes_nothing_where_all_stands(
     table: ModelTable, wish: tuple[list[Chain], dict[str, HookRules]]
@@ -143,7 +144,7 @@ def test_a_new_process_writes_nothing_where_all_stands(
         assert heir.removals().lines == []
 
 
-@settings(max_examples=60)
+@MANY
 @given(tables(), wishes(), wishes())
 def test_from_wish_to_wish_without_looking_again(
     table: ModelTable,
