@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 from asyncio.subprocess import PIPE, Process
@@ -24,6 +25,7 @@ class Refused(Exception):
     """The program's complaint, or why it could not be run. Of what it was given it may have done a part."""
 
 
+@functools.cache
 def find(program: str) -> str | None:
     """Its path, if it is installed."""
     return shutil.which(program, path=_PATH)
@@ -51,13 +53,16 @@ async def run(program: str, arguments: Sequence[str] = (), text: str = "") -> st
 
 
 async def _started(program: str, arguments: Sequence[str], data: bytes) -> Process:
-    """Its input is there as a whole before it starts: were we killed while we wrote to a pipe, ipset would take a line cut
-    in its middle (`10.0.0.0/2` of `10.0.0.0/24`) for a whole one. Raises OSError."""
+    """It dies with us: if we are killed, a former process' wishes must not be written after its heir's. And its input is
+    there as a whole before it starts: ipset would take a line cut in its middle (`10.0.0.0/2` of `10.0.0.0/24`) for a whole
+    one. Raises OSError."""
+    setpriv = find("setpriv")  # of util-linux; without it, only the next check would notice
+    command = [setpriv, "--pdeathsig", "KILL", "--", program] if setpriv else [program]
     with os.fdopen(os.memfd_create("input"), "wb") as file:
         file.write(data)
         file.flush()
         file.seek(0)
-        return await asyncio.create_subprocess_exec(program, *arguments, stdin=file, stdout=PIPE, stderr=PIPE)
+        return await asyncio.create_subprocess_exec(*command, *arguments, stdin=file, stdout=PIPE, stderr=PIPE)
 
 
 async def _output_of(process: Process, program: str) -> bytes:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -360,6 +364,47 @@ def test_no_packet_meets_half_a_ruleset(host: Namespace, backend: str) -> None:
         inside(host, first, backend)
     assert received(traffic.closed) == 0
     assert received(traffic.opened) == traffic.sent > 100
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.02, 0.05, 0.11, 0.17])
+def test_a_process_killed_at_any_moment_leaves_no_half_ruleset_and_an_heir_finds_its_way(
+    host: Namespace, backend: str, moment_s: float
+) -> None:
+    async def first(rules: IptablesFilter) -> None:
+        wanted_of(rules, 0)
+        assert await rules.apply() == []
+
+    async def heir(rules: IptablesFilter) -> None:
+        wanted_of(rules, 0)
+        assert await rules.apply() == []
+        assert await rules.check() == []
+
+    ours = f"""if True:
+        import asyncio
+        from felix.kernel.iptables import IptablesFilter
+        from tests.felix.kernel.test_iptables_others import wanted_of
+        async def go():
+            rules = IptablesFilter(4, "{backend}")
+            print("up", flush=True)
+            for turn in range(1, 1000):
+                wanted_of(rules, turn)
+                rules.set_ip_set(f"s:{{turn}}", "net", {{f"10.{{turn % 250}}.{{n // 250}}.{{n % 250}}/32" for n in range(2000)}})
+                rules.remove_ip_set(f"s:{{turn - 1}}")
+                await rules.apply()
+        asyncio.run(go())"""
+    host.ip("link set lo up")
+    inside(host, first, backend)
+    with Traffic(host) as traffic:
+        command = host.command(sys.executable, "-c", ours)
+        with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(moment_s)  # the moment is what this is about
+            process.kill()
+        inside(host, heir, backend)
+    assert received(traffic.closed) == 0
+    assert received(traffic.opened) == traffic.sent > 50
+    assert host.run("ipset", "list", "-name") == ""
 
 
 def received(sock: socket.socket) -> int:
