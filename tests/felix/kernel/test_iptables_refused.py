@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,8 @@ from felix.filter_rules import (
     Masquerade,
     Rule,
 )
-from felix.kernel.iptables import IptablesFilter
+from felix.kernel import programs
+from felix.kernel.iptables import IptablesFilter, ProgramMissing
 from felix.ports import Failure
 from tests.felix.kernel.filters import base, forward, inside
 from tests.netns import Namespace, network_namespace
@@ -248,3 +250,20 @@ def test_a_rule_of_others_that_holds_a_chain_of_ours_goes_with_it_as_with_calico
     inside(host, second, backend)
     assert "cali" not in host.run(f"iptables-{backend}-save")
     assert "-N MINE" in host.run(f"iptables-{backend}", "-S")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [((), "apt-get install iptables"), (("save", "restore"), "apt-get install ipset")]
+)
+def test_a_program_that_is_not_installed_is_named_with_its_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: tuple[str, ...], said: str
+) -> None:
+    for name in there:
+        (tmp_path / f"iptables-{name}").touch(mode=0o755)
+    monkeypatch.setattr(programs, "_PATH", str(tmp_path))
+    programs.find.cache_clear()
+    try:
+        with pytest.raises(ProgramMissing, match=said):
+            IptablesFilter(4)
+    finally:
+        programs.find.cache_clear()
