@@ -52,15 +52,15 @@ class IptablesFilter:
         self._chains: dict[Table, dict[str, Chain]] = {table: {} for table in TABLES}
         self._tables = {table: TableBook(table, self._closing(table)) for table in TABLES}
         self._sets = KernelSets(version, max_set_size)
-        self._retry_at, self._retry_s = 0.0, FIRST_RETRY_S
+        self._retry_at: float | None = None
+        self._retry_s = FIRST_RETRY_S
         self._has_new_sets = False
         self._is_tidy = False  # what Calico left with the other backend is gone
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
     def set_ip_set(self, id: str, type: IPSetType, members: Collection[str]) -> None:
-        self._sets.set(id, type, members)
-        self._has_new_sets = True
+        self._has_new_sets |= self._sets.set(id, type, members)
 
     def change_ip_set(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
         self._sets.change(id, added, removed)
@@ -106,16 +106,16 @@ class IptablesFilter:
     # --- making it so ------------------------------------------------------------------------------------------------
 
     async def apply(self) -> list[Failure]:
-        self._retry_refused()
         failures: list[Failure] = []
+        were_in_the_way = self._sets.in_the_way().keys()
         try:
             await self._sets.grow()
         except Refused as error:
             failures.append(Failure("ip sets", short(error)))
         in_the_way = self._sets.in_the_way()
-        for name, reason in in_the_way.items():
-            for book in self._tables.values():
-                book.close_users([name], reason)
+        self._has_new_sets |= bool(were_in_the_way - in_the_way.keys())
+        self._retry_refused()
+        self._close_users(in_the_way)
         failures += await self._write_tables()
         if in_the_way:
             # No rule names those sets now. Made anew, and the rules again.
@@ -124,9 +124,15 @@ class IptablesFilter:
             await self._sets.shrink()
         except Refused as error:
             failures.append(Failure("ip sets", short(error)))
+        self._plan_retry()
         if not failures:
             await self._tidy()
         return failures + self._sets.failures() + self._chain_failures()
+
+    def _close_users(self, in_the_way: Mapping[str, str]) -> None:
+        for name, reason in in_the_way.items():
+            for book in self._tables.values():
+                book.close_users([name], reason)
 
     async def _again(self) -> list[Failure]:
         try:
@@ -135,9 +141,7 @@ class IptablesFilter:
             return [Failure("ip sets", short(error))]
         for book in self._tables.values():
             self._reopen(book)
-        for name, reason in self._sets.in_the_way().items():  # rules of others name it
-            for book in self._tables.values():
-                book.close_users([name], reason)
+        self._close_users(self._sets.in_the_way())  # rules of others name them
         return await self._write_tables()
 
     async def _write_tables(self) -> list[Failure]:
@@ -149,14 +153,20 @@ class IptablesFilter:
 
     def _retry_refused(self) -> None:
         """What was refused may be taken now: after some time, or when there are other sets."""
-        if not any(book.closed for book in self._tables.values()):
-            self._retry_s = FIRST_RETRY_S
-        elif self._has_new_sets or self._clock() >= self._retry_at:
+        is_due = self._retry_at is not None and self._clock() >= self._retry_at
+        if is_due or self._has_new_sets:
             for book in self._tables.values():
                 self._reopen(book)
-            self._retry_at = self._clock() + self._retry_s
+        if is_due:
+            self._retry_at = None
             self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
         self._has_new_sets = False
+
+    def _plan_retry(self) -> None:
+        if not any(book.closed for book in self._tables.values()):
+            self._retry_at, self._retry_s = None, FIRST_RETRY_S
+        elif self._retry_at is None:
+            self._retry_at = self._clock() + self._retry_s
 
     def _reopen(self, book: TableBook) -> None:
         reasons = dict(book.closed)
