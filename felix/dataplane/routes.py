@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,13 +95,22 @@ class ClusterRoutes:
         self._routes: dict[str, Route] = {}
         self._hosts: dict[str, Host] = {}
         self._vteps: dict[str, VTEP] = {}
+        self._wanted: dict[str, WantedRoute] = {}
+        self._settings: RouteSettings | None = None  # with which, and with which parents, `_wanted` was made
+        self._parents: list[str] = []
+        self._changed: set[str] = set()
+        self._is_all_stale = True
 
     def on_message(self, message: Message) -> bool:
         match message:
             case RouteUpdate(route):
                 self._routes[route.destination] = route
+                self._changed.add(route.destination)
+                return True
             case RouteRemove(destination):
                 self._routes.pop(destination, None)
+                self._changed.add(destination)
+                return True
             case HostUpdate(host):
                 self._hosts[host.name] = host
             case HostRemove(name):
@@ -112,24 +121,38 @@ class ClusterRoutes:
                 self._vteps.pop(node, None)
             case _:
                 return False
+        self._is_all_stale = True
         return True
 
-    def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> list[WantedRoute]:
-        """`parent_of` is the interface that has an address."""
+    def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> Iterable[WantedRoute]:
+        """`parent_of` is the interface that has an address. Each pod is a route: only what changed is made anew."""
         own = self._hosts.get(settings.node)
-        found = []
-        for route in self._routes.values():
-            if not route.type.is_workload or route.pool not in settings.programs:
-                continue
-            if route.type.is_remote and route.node_ip:
-                is_six = ":" in route.destination
-                address = "" if own is None else own.ipv6 if is_six else own.ipv4
-                one = self._remote(route, parent_of(address) if address else "", is_six)
-                if one is not None:
-                    found.append(one)
-            elif route.type.is_local and not is_single(route.destination):
-                found.append(WantedRoute(route.destination, RouteClass.BLACKHOLE))
-        return found
+        addresses = ("", "") if own is None else (own.ipv4, own.ipv6)
+        parents = [parent_of(address) if address else "" for address in addresses]
+        if self._is_all_stale or (settings, parents) != (self._settings, self._parents):
+            self._wanted.clear()
+            self._changed = set(self._routes)
+        self._settings, self._parents, self._is_all_stale = settings, parents, False
+        for destination in self._changed:
+            route = self._routes.get(destination)
+            made = self._made(route) if route is not None else None
+            if made is None:
+                self._wanted.pop(destination, None)
+            else:
+                self._wanted[destination] = made
+        self._changed = set()
+        return self._wanted.values()
+
+    def _made(self, route: Route) -> WantedRoute | None:
+        assert self._settings is not None
+        if not route.type.is_workload or route.pool not in self._settings.programs:
+            return None
+        if route.type.is_remote and route.node_ip:
+            is_six = ":" in route.destination
+            return self._remote(route, self._parents[is_six], is_six)
+        if route.type.is_local and not is_single(route.destination):
+            return WantedRoute(route.destination, RouteClass.BLACKHOLE)
+        return None
 
     def _remote(self, route: Route, parent: str, is_six: bool) -> WantedRoute | None:
         if route.same_subnet or route.pool == "none":
@@ -181,7 +204,7 @@ class RouteProgrammer:
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
         self._forget, self._apply_at, self._clock = forget_connections, apply_at, clock
-        self._is_stale = True
+        self._is_stale = self._is_cluster_stale = True
         self._appeared: set[int] = set()
         self.look_again_at: float | None = None
         self.reconfigure(settings)
@@ -197,17 +220,20 @@ class RouteProgrammer:
     def reconfigure(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._is_stale = True
+        self._is_stale = self._is_cluster_stale = True
 
     def on_message(self, message: Message) -> None:
-        if self._workloads.on_message(message) or self._cluster.on_message(message):
+        if self._workloads.on_message(message):
             self._is_stale = True
+        elif self._cluster.on_message(message):
+            self._is_stale = self._is_cluster_stale = True
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
         known = self._interfaces
-        known.holders.interface_changed(name, state, addresses, ifindex)
+        if known.holders.interface_changed(name, state, addresses, ifindex):
+            self._is_cluster_stale = True
         if state == "gone":
             known.up.pop(name, None)
             if known.names.get(ifindex) == name:
@@ -253,7 +279,9 @@ class RouteProgrammer:
 
     def _want(self) -> None:
         self._book.want("workloads", self._workloads.wanted(self._settings))
-        self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
+        if self._is_cluster_stale:
+            self._is_cluster_stale = False
+            self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""

@@ -241,6 +241,17 @@ def _attach_filter(sock: socket.socket, ignored_port_id: int, tables: Sequence[i
             (_RETURN, 0, 0, 0),
         ]
     program.append((_RETURN, 0, 0, 0xFFFFFFFF))
+    _attach(sock, program)
+
+
+def ignore_senders(sock: socket.socket, port_ids: Sequence[int]) -> None:
+    """Drop in the kernel what is told of requests from these port ids; at most 200. All messages of a datagram are of one."""
+    program = [(_LOAD_WORD, 0, 0, _PORT_ID_AT)]
+    program += [(_JUMP_EQUAL, len(port_ids) - place, 0, socket.htonl(one)) for place, one in enumerate(port_ids)]
+    _attach(sock, [*program, (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)])
+
+
+def _attach(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     held = ctypes.create_string_buffer(code, len(code))
     argument = struct.pack("@HP", len(program), ctypes.addressof(held))

@@ -5,7 +5,7 @@ The order of each chain is Calico's (felix/rules/static.go).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from felix.desired import PortRange, ServiceCIDRsUpdate
 from felix.filter_rules import (
@@ -359,3 +359,11 @@ def mangle_chains(dialect: Dialect, dscp: Mapping[str, int]) -> list[Chain]:
         Chain(names.EGRESS_DSCP, tuple(Rule((Net("source", net),), SetDSCP(dscp[net])) for net in sorted(dscp))),
         *failsafe_chains(dialect, is_raw=False),
     ]
+
+
+def guard(prefixes: Iterable[str]) -> dict[tuple[Table, Hook], tuple[Rule, ...]]:
+    """While the rules are being written into an empty table: no new connection from or to a workload, the known ones go on."""
+    is_new, why = Conntrack(frozenset({"NEW"})), ("catbird: until all rules are there",)
+    coming = tuple(Rule((InInterface(f"{one}+"), is_new), Drop(), why) for one in prefixes)
+    going = tuple(Rule((OutInterface(f"{one}+"), is_new), Drop(), why) for one in prefixes)
+    return {("filter", "INPUT"): coming, ("filter", "FORWARD"): (*coming, *going)}

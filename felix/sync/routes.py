@@ -11,6 +11,7 @@ from enum import IntEnum
 
 FELIX_PROTOCOL = 80
 IPV6_DEFAULT_METRIC = 1024
+KERNELS_OWN = ("fe80:", "ff00:")  # an interface has them for being one that speaks IPv6
 GRACE_S = 10.0  # a CNI plugin writes a new interface's routes before the datastore tells of it
 
 
@@ -65,6 +66,8 @@ class Ownership:
     tunnel_devices: frozenset[str] = frozenset()
 
     def is_ours(self, route: KernelRoute, interface: str) -> bool:
+        if route.destination.startswith(KERNELS_OWN):
+            return False
         if route.protocol == FELIX_PROTOCOL:
             return True
         if interface in self.tunnel_devices:

@@ -65,3 +65,11 @@ def test_a_route_that_waits_for_its_interface_leaves_what_stands_there() -> None
     book.want("workloads", [WANTED])
     foreign = KernelRoute("10.0.0.1/32", 9, "", 3, 0)
     assert book.step([foreign], {}, Ownership(), lambda _index: "eth0", 100.0).deletes == []
+
+
+def test_what_the_kernel_itself_writes_for_an_interface_is_left_alone() -> None:
+    book = RouteBook()
+    link_local = KernelRoute("fe80::/64", 7, "", 2, 256)
+    assert step(book, link_local, now=100.0).deletes == []
+    foreign = KernelRoute("10.9.0.0/16", 7, "", 4, 0)
+    assert step(book, foreign, now=100.0).deletes == [foreign]
