@@ -75,6 +75,7 @@ class Dataplane:
         self._messages = 0
         self._is_in_sync = False
         self._retry_at: float | None = None
+        self._look_at: float | None = None  # a part waits for this moment
         self._retry_s = FIRST_RETRY_S
         self._rested_at = 0.0
         self._faults = dict.fromkeys(self._parts, 0)
@@ -130,6 +131,8 @@ class Dataplane:
         times = [check.due_at for check in self._checks.values() if check.interval_s or not check.due_at]
         if self._retry_at is not None:
             times.append(self._retry_at)
+        if self._look_at is not None:
+            times.append(self._look_at)
         until_s = min([self.heartbeat_s, *(at - now for at in times)]) if self._is_in_sync else self.heartbeat_s
         if self._is_wanted.is_set() and not self._is_in_sync:
             self._is_wanted.clear()  # remembered by the parts; InSync wakes again
@@ -140,7 +143,12 @@ class Dataplane:
                 pass
 
     def _retry_is_due(self) -> bool:
-        return self._retry_at is not None and self._retry_at <= self._clock()
+        now = self._clock()
+        return any(at is not None and at <= now for at in (self._retry_at, self._look_at))
+
+    def _note_when_to_look(self) -> None:
+        times = [at for part in self._parts.values() if (at := getattr(part, "look_again_at", None)) is not None]
+        self._look_at = min(times, default=None)
 
     async def _check_what_is_due(self) -> None:
         for name, check in self._checks.items():
@@ -156,6 +164,7 @@ class Dataplane:
             if found:
                 self._observer.found(name, found)
                 self._is_wanted.set()
+        self._note_when_to_look()
 
     async def _apply(self) -> None:
         began_at = self._clock()
@@ -170,6 +179,7 @@ class Dataplane:
             except Exception as error:
                 is_faulty = True
                 self._note_fault(name, error)
+        self._note_when_to_look()
         now = self._clock()
         self._rested_at = now + min(LONGEST_REST_S, REST * (now - began_at))
         self.failures = tuple(failures)

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 FELIX_PROTOCOL = 80
 IPV6_DEFAULT_METRIC = 1024
+RTPROT_KERNEL, RTPROT_BIRD = 2, 12
 GRACE_S = 10.0  # a CNI plugin writes a new interface's routes before the datastore tells of it
 
 
@@ -65,8 +66,12 @@ class Ownership:
     tunnel_devices: frozenset[str] = frozenset()
 
     def is_ours(self, route: KernelRoute, interface: str) -> bool:
+        """The kernel's own routes follow its addresses, and without fe80::/64 no pod finds its IPv6 router. What a BGP
+        speaker on this node learned from a pod goes through the pod's interface, and is the speaker's."""
         if route.protocol == FELIX_PROTOCOL:
             return True
+        if route.protocol in (RTPROT_KERNEL, RTPROT_BIRD) and route.protocol != self.device_protocol:
+            return False
         if interface in self.tunnel_devices:
             return route.protocol == self.device_protocol
         is_workload = interface.startswith(self.prefixes)
@@ -89,10 +94,13 @@ class RouteBook:
     def __init__(self) -> None:
         self._by_maker: dict[str, dict[str, WantedRoute]] = {}
         self._appeared: dict[int, float] = {}  # interface index → when
+        self._withdrawn: set[tuple[str, str]] = set()  # destination and interface of what was wanted until now
 
     def want(self, maker: str, routes: Iterable[WantedRoute]) -> None:
         """All that `maker` wants now."""
-        self._by_maker[maker] = {route.destination: route for route in routes}
+        before = self._by_maker.get(maker, {})
+        self._by_maker[maker] = new = {route.destination: route for route in routes}
+        self._withdrawn |= {(to, before[to].interface) for to in before.keys() - new.keys()}
 
     def interface_appeared(self, index: int, now: float) -> None:
         self._appeared.setdefault(index, now)
@@ -120,31 +128,49 @@ class RouteBook:
         """From what is there to what is wanted. `up`: name → index of the interfaces that are up."""
         step = Step()
         wanted = self.wanted()
-        ready: dict[str, WantedRoute] = {}
-        for route in wanted.values():
-            if route.interface and route.interface not in up:
-                step.waiting.append(route)
-            else:
-                ready[route.destination] = route
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
-            want = ready.get(one.destination)
-            if want is not None and fits(want, one, up):
+            want = wanted.get(one.destination)
+            if want is None:
+                if ownership.is_ours(one, name):
+                    self._remove(one, name, step, ownership, now)
+            elif want.interface and want.interface not in up:
+                continue  # what is there may be better than nothing
+            elif fits(want, one, up):
                 right.add(one.destination)
-            elif ownership.is_ours(one, name) and one.destination not in {w.destination for w in step.waiting}:
-                self._remove(one, name, step, ownership, now)
-        step.puts = [route for destination, route in ready.items() if destination not in right]
+            elif ownership.is_ours(one, name):
+                step.deletes.append(one)
+        for route in wanted.values():
+            if route.interface and route.interface not in up:
+                step.waiting.append(route)
+            elif route.destination not in right:
+                step.puts.append(route)
+        _leave_what_is_replaced(step)
+        self._withdrawn.clear()
         return step
 
     def _remove(self, one: KernelRoute, name: str, step: Step, ownership: Ownership, now: float) -> None:
         appeared_at = self._appeared.get(one.interface_index)
         is_new = appeared_at is not None and now - appeared_at < GRACE_S
-        if is_new and name.startswith(ownership.prefixes) and one.destination not in self.wanted():
+        was_wanted = (one.destination, name) in self._withdrawn
+        if is_new and not was_wanted and name.startswith(ownership.prefixes):
             due_at = (appeared_at or now) + GRACE_S
             step.look_again_at = min(due_at, step.look_again_at or due_at)
         else:
             step.deletes.append(one)
+
+
+def _leave_what_is_replaced(step: Step) -> None:
+    """A put replaces the first route of its metric; a deletion after it could only hit the new one."""
+    metrics = {route.destination: shown_metric(route) for route in step.puts}
+    kept = []
+    for one in step.deletes:
+        if metrics.get(one.destination, -1) == one.metric:
+            del metrics[one.destination]
+        else:
+            kept.append(one)
+    step.deletes = kept
 
 
 def fits(want: WantedRoute, one: KernelRoute, up: Mapping[str, int]) -> bool:

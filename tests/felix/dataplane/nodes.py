@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Literal, Protocol, TypeVar
 
+from felix.dataplane.routes import RouteProgrammer
 from felix.desired import Message
 from felix.ports import Failure
 from tests.netns import Namespace
@@ -74,7 +75,13 @@ class Node:
             self.look()
             failures: list[Failure] = []
             for part in self.parts:
-                failures += asyncio.run(part.apply(self.now))
+                failures += asyncio.run(self._applied(part))
+        return failures
+
+    async def _applied(self, part: Part) -> list[Failure]:
+        failures = await part.apply(self.now)
+        if isinstance(part, RouteProgrammer):
+            await part.forgetting.done()
         return failures
 
     def check(self) -> list[str]:

@@ -68,7 +68,9 @@ class VxlanNode(Node):
     def begin(self) -> None:
         self.restart()
         self.tunnels = {version: self._tunnel(version) for version in (4, 6)}
-        self.routes = self.add(lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget))
+        self.routes = self.add(
+            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, lambda: self.now)
+        )
 
     def _tunnel(self, version: int) -> VxlanTunnel:
         of: IPVersion = 4 if version == 4 else 6
