@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from felix.calc.local import CalculationSettings
 from felix.config import FelixConfig
 from felix.dataplane.interfaces import InterfaceSettings
+from felix.dataplane.ipip import IpipSettings
+from felix.dataplane.mtu import Mtus, MtuSettings
 from felix.dataplane.routes import RouteSettings
-from felix.desired import EncapsulationUpdate
+from felix.dataplane.vxlan import VxlanSettings
+from felix.desired import EncapsulationUpdate, IPVersion
 from felix.parameters import ProtoPort
 from felix.rules.settings import Failsafe, RuleSettings
 
@@ -111,3 +116,34 @@ def interface_settings(config: FelixConfig) -> InterfaceSettings:
         has_ipv6=config.ipv6_support,
         allows_spoofing=config.workload_source_spoofing == "Any",
     )
+
+
+def vxlan_settings(
+    config: FelixConfig, pools: EncapsulationUpdate, node: str, version: IPVersion, mtus: Mtus
+) -> VxlanSettings:
+    """`pools`: what is on, the configuration considered; as in the next two."""
+    is_on, kind = (pools.vxlan, "vxlan") if version == 4 else (pools.vxlan_v6, "vxlan-v6")
+    return VxlanSettings(node, is_on, config.vxlan_vni, config.vxlan_port, mtus.tunnels.get(kind, 0))
+
+
+def ipip_settings(config: FelixConfig, pools: EncapsulationUpdate, node: str, mtus: Mtus) -> IpipSettings:
+    return IpipSettings(node, pools.ipip, mtus.tunnels.get("ipip", 0))
+
+
+def mtu_settings(config: FelixConfig, pools: EncapsulationUpdate, node: str, file: Path | None) -> MtuSettings:
+    is_on = {
+        "ipip": pools.ipip,
+        "vxlan": pools.vxlan,
+        "vxlan-v6": pools.vxlan_v6,
+        "wireguard": config.wireguard_enabled,
+        "wireguard-v6": config.wireguard_enabled_v6 and config.ipv6_support,
+    }
+    given = (
+        ("ipip", config.ipip_mtu),
+        ("vxlan", config.vxlan_mtu),
+        ("vxlan-v6", config.vxlan_mtu_v6),
+        ("wireguard", config.wireguard_mtu),
+        ("wireguard-v6", config.wireguard_mtu_v6),
+    )
+    enabled = frozenset(kind for kind, on in is_on.items() if on)
+    return MtuSettings(node, config.mtu_iface_pattern, enabled, given, config.require_mtu_file, file)
