@@ -13,6 +13,7 @@ from felix.config import FelixConfig
 from felix.dataplane.interfaces import WorkloadInterfaces
 from felix.dataplane.loop import Check, Dataplane, Observer
 from felix.dataplane.routes import RouteProgrammer
+from felix.dataplane.wireguard import KeyKnown
 from felix.desired import EncapsulationUpdate, IPVersion, Message
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
@@ -61,7 +62,8 @@ class Parts:
         listeners: Iterable[InterfaceListener],
         log: EventSink,
         interfaces_changed: Callable[[], None],
-        mtu_file: Path | None = None,
+        mtu_file: Path | None,
+        key_known: KeyKnown,
     ) -> None:
         """Raises OSError if the kernel or its programs are not what is needed; the text says what to install."""
         self._node, self._log, self._config = node, log, config
@@ -70,7 +72,7 @@ class Parts:
         self.rules = {version: self._rules_of(version, config) for version in versions}
         self.routes = RouteProgrammer(route_settings(config, node), Connections(log.event).forget)
         self.interfaces = WorkloadInterfaces(interface_settings(config))
-        self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event)
+        self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
         parts: dict[str, Programmer] = {RULES[version]: one for version, one in self.rules.items()}
         parts |= {"interfaces": self.interfaces, **self.tunnels.parts, "routes": self.routes}

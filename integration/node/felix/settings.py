@@ -11,9 +11,12 @@ from felix.dataplane.ipip import IpipSettings
 from felix.dataplane.mtu import Mtus, MtuSettings
 from felix.dataplane.routes import RouteSettings
 from felix.dataplane.vxlan import VxlanSettings
+from felix.dataplane.wireguard import WireguardSettings
 from felix.desired import EncapsulationUpdate, IPVersion
 from felix.parameters import ProtoPort
+from felix.rules.marks import marks_of
 from felix.rules.settings import Failsafe, RuleSettings
+from felix.sync.wireguard import free_table
 
 DENIED_GROUP = 2  # NFLOG's; Calico's for what is outbound, and nobody else's
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -147,3 +150,22 @@ def mtu_settings(config: FelixConfig, pools: EncapsulationUpdate, node: str, fil
     )
     enabled = frozenset(kind for kind, on in is_on.items() if on)
     return MtuSettings(node, config.mtu_iface_pattern, enabled, given, config.require_mtu_file, file)
+
+
+def wireguard_settings(config: FelixConfig, node: str, version: IPVersion, mtus: Mtus) -> WireguardSettings:
+    is_four = version == 4
+    is_on = config.wireguard_enabled if is_four else config.wireguard_enabled_v6 and config.ipv6_support
+    mask = config.nftables_mark_mask if uses_nftables(config) else config.iptables_mark_mask
+    return WireguardSettings(
+        node,
+        is_on,
+        config.wireguard_interface_name if is_four else config.wireguard_interface_name_v6,
+        config.wireguard_listening_port if is_four else config.wireguard_listening_port_v6,
+        mtus.tunnels.get("wireguard" if is_four else "wireguard-v6", 0),
+        marks_of(mask, has_wireguard=is_on).wireguard,
+        mask,
+        free_table(config.free_tables),
+        config.wireguard_routing_rule_priority,
+        int(config.wireguard_keep_alive_s),
+        config.wireguard_host_encryption_enabled,
+    )
