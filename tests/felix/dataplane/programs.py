@@ -80,6 +80,7 @@ def cluster(*numbers: int) -> dict[Key, Json]:
 @dataclass
 class Programs:
     folder: Path
+    within_s: float = WITHIN_S
     nodes: dict[int, Namespace] = field(default_factory=dict)
     pods: dict[int, Namespace] = field(default_factory=dict)
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -131,7 +132,7 @@ class Programs:
 
     def until(self, what: Callable[[], bool]) -> None:
         """Raises AssertionError, with the logs."""
-        deadline = time.monotonic() + WITHIN_S
+        deadline = time.monotonic() + self.within_s
         while not what():
             ended = {number: process.poll() for number, process in self.processes.items()}
             if time.monotonic() > deadline or any(code is not None for code in ended.values()):
@@ -144,10 +145,10 @@ class Programs:
 
 
 @contextlib.contextmanager
-def programs(folder: Path) -> Iterator[Programs]:
+def programs(folder: Path, within_s: float = WITHIN_S) -> Iterator[Programs]:
     """Not started yet. eth0 of both nodes has 172.16.0.N/24 and fd16::N/64."""
     with network_namespace() as a, network_namespace() as b, network_namespace() as pod_a, network_namespace() as pod_b:
-        made = Programs(folder, {1: a, 2: b}, {1: pod_a, 2: pod_b})
+        made = Programs(folder, within_s, {1: a, 2: b}, {1: pod_a, 2: pod_b})
         wire(a, "eth0", b, "eth0")
         for number, node in made.nodes.items():
             node.ip(f"address add 172.16.0.{number}/24 dev eth0")
