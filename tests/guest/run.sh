@@ -39,7 +39,7 @@ INIT
 
 build() {
     local disk=$kept/disk module
-    rm -rf "$disk" && mkdir -p "$disk"/{bin,proc,dev,lib,host} && mkdir -p /lib/modules
+    rm -rf "$disk" && mkdir -p "$disk"/{bin,sbin,proc,dev,lib,host} && mkdir -p /lib/modules
     cp "$(command -v busybox)" "$disk/bin/" && ln -s busybox "$disk/bin/sh"
     depmod -b "$kept/kernel" "$version"
     for module in virtio_pci 9pnet_virtio 9p; do
@@ -47,7 +47,10 @@ build() {
     done | awk '!seen[$0]++' | while read -r path; do
         cp "$path" "$disk/lib/" && basename "$path" >> "$disk/modules"
     done
-    first_program > "$disk/init" && chmod +x "$disk/init"
+    first_program > "$disk/init"
+    # The kernel loads modules by a program of its own root, not of the one that we change to.
+    printf '#!/bin/sh\nexec /bin/busybox chroot /host /sbin/modprobe "$@"\n' > "$disk/sbin/modprobe"
+    chmod +x "$disk/init" "$disk/sbin/modprobe"
     (cd "$disk" && find . | cpio -o -H newc --quiet | gzip -1) > "$kept/disk.gz.new" && mv "$kept/disk.gz.new" "$kept/disk.gz"
 }
 
