@@ -234,7 +234,8 @@ class RouteProgrammer:
         self._interfaces = Interfaces()
         self.forgetting = Forgetting(forget_connections)
         self._clock = clock
-        self._is_stale = True
+        # Of thousands of nodes' routes none is looked at when a pod comes or goes.
+        self._are_workloads_stale = self._is_cluster_stale = True
         self._is_everything_due = True  # other settings may have been in force: routes of another protocol
         self._appeared: set[int] = set()
         self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
@@ -256,11 +257,13 @@ class RouteProgrammer:
     def _set(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._is_stale = self._is_everything_due = True
+        self._are_workloads_stale = self._is_cluster_stale = self._is_everything_due = True
 
     def on_message(self, message: Message) -> None:
-        if self._workloads.on_message(message) or self._cluster.on_message(message):
-            self._is_stale = True
+        if self._workloads.on_message(message):
+            self._are_workloads_stale = True
+        elif self._cluster.on_message(message):
+            self._is_cluster_stale = True
 
     def interface_changed(self, name: str, state: State, addresses: frozenset[str], ifindex: int) -> None:
         is_new = ifindex not in self._interfaces.names
@@ -269,48 +272,60 @@ class RouteProgrammer:
             self._appeared.discard(index)
         if is_new and state != "gone":
             self._appeared.add(ifindex)
-        self._is_stale = True
+        self._are_workloads_stale = True
+        self._is_cluster_stale = self._is_cluster_stale or not name.startswith(self._settings.prefixes)
 
     async def apply(self, now: float) -> list[Failure]:
         is_due = self.look_again_at is not None and self.look_again_at <= now
-        if self._settings.is_disabled or not (self._is_stale or is_due):
+        if self._settings.is_disabled or not (self._are_workloads_stale or self._is_cluster_stale or is_due):
             return []
-        there = (
-            self._kernel.read() if self._is_everything_due else self._kernel.read(FELIX_PROTOCOL) + self._read_devices()
-        )
-        step = self._step(there, now)
+        step = self._next_step(now)
         await self.forgetting.done(route.destination.partition("/")[0] for route in step.puts)
         failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
-        self._is_stale, self._is_everything_due = bool(failures), False
+        self._are_workloads_stale = self._is_cluster_stale = bool(failures)
+        self._is_everything_due = False
         self.look_again_at = step.look_again_at
         self._forget_what_moved(step)
         return failures
+
+    def _next_step(self, now: float) -> Step:
+        concerns_all = self._want()
+        if self._is_everything_due:
+            return self._step(self._kernel.read(), now)
+        protocol = self._settings.device_protocol
+        if concerns_all or self._is_cluster_stale or protocol == FELIX_PROTOCOL:
+            return self._step(self._kernel.read(FELIX_PROTOCOL) + self._read_devices(), now)
+        return self._step(self._kernel.read(protocol), now, only="workloads")
 
     def _read_devices(self) -> list[KernelRoute]:
         protocol = self._settings.device_protocol
         return self._kernel.read(protocol) if protocol != FELIX_PROTOCOL else []
 
-    def _step(self, there: list[KernelRoute], now: float) -> Step:
+    def _want(self) -> bool:
+        """Whether a change of what workloads want concerns the cluster's routes."""
+        concerns_all = self._book.want("workloads", self._workloads.wanted(self._settings))
+        if self._is_cluster_stale:
+            self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
+        return concerns_all
+
+    def _step(self, there: list[KernelRoute], now: float, only: str = "") -> Step:
         for index in self._appeared:
             self._book.interface_appeared(index, now)
         self._appeared.clear()
         known = self._interfaces
-        self._book.want("workloads", self._workloads.wanted(self._settings))
-        self._book.want("cluster", self._cluster.wanted(self._settings, known.holder))
-        return self._book.step(there, known.up, self._ownership, known.name, now)
+        return self._book.step(there, known.up, self._ownership, known.name, now, only)
 
     def _forget_what_moved(self, step: Step) -> None:
         """The kernel drops an interface's routes in silence: what counts is whom an address led to when we last looked."""
-        before, wanted = self._reached, self._book.wanted()
+        before, up, book = self._reached, self._interfaces.up, self._book
         self._reached = {
-            destination: self._interfaces.up.get(route.interface, before.get(destination, 0))
-            for destination, route in wanted.items()
-            if route.kind is RouteClass.LOCAL_WORKLOAD and is_single(destination)
+            destination: up.get(route.interface, before.get(destination, 0))
+            for destination, route in book.of("workloads").items()
+            if is_single(destination)
         }
         moved = {one for one, index in before.items() if index and self._reached.get(one) != index}
-        moved |= {
-            one.destination for one in step.deletes if is_single(one.destination) and one.destination not in wanted
-        }
+        gone = (one.destination for one in step.deletes)
+        moved |= {one for one in gone if is_single(one) and not book.is_wanted(one)}
         for destination in moved:
             self.forgetting.begin(destination.partition("/")[0])
 
@@ -318,10 +333,12 @@ class RouteProgrammer:
         """Everything in the table, others' routes over workloads' interfaces too."""
         if self._settings.is_disabled:
             return []
+        self._want()
         step = self._step(self._kernel.read(), self._clock())
         found = [f"route {one.destination} was missing or altered" for one in step.puts]
         found += [f"route {one.destination} was not ours" for one in step.deletes]
         failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up) if found else []
-        self._is_stale = self._is_stale or bool(failures)
+        if failures:
+            self._are_workloads_stale = self._is_cluster_stale = True
         self.look_again_at = step.look_again_at
         return found

@@ -96,11 +96,13 @@ class RouteBook:
         self._appeared: dict[int, float] = {}  # interface index → when
         self._withdrawn: set[tuple[str, str]] = set()  # destination and interface of what was wanted until now
 
-    def want(self, maker: str, routes: Iterable[WantedRoute]) -> None:
-        """All that `maker` wants now."""
+    def want(self, maker: str, routes: Iterable[WantedRoute]) -> bool:
+        """All that `maker` wants now. Whether that may concern the routes of others, too: they want the same destinations."""
         before = self._by_maker.get(maker, {})
         self._by_maker[maker] = new = {route.destination: route for route in routes}
         self._withdrawn |= {(to, before[to].interface) for to in before.keys() - new.keys()}
+        changed = before.keys() ^ new.keys()
+        return any(to in other for name, other in self._by_maker.items() if name != maker for to in changed)
 
     def interface_appeared(self, index: int, now: float) -> None:
         self._appeared.setdefault(index, now)
@@ -108,9 +110,19 @@ class RouteBook:
     def interface_gone(self, index: int) -> None:
         self._appeared.pop(index, None)
 
+    def of(self, maker: str) -> Mapping[str, WantedRoute]:
+        """By destination, others' wishes aside."""
+        return self._by_maker.get(maker, {})
+
+    def is_wanted(self, destination: str) -> bool:
+        return any(destination in routes for routes in self._by_maker.values())
+
     def wanted(self) -> dict[str, WantedRoute]:
         found: dict[str, WantedRoute] = {}
         for routes in self._by_maker.values():
+            if not found:
+                found = dict(routes)
+                continue
             for destination, route in routes.items():
                 other = found.get(destination)
                 if other is None or (route.kind, other.interface) < (other.kind, route.interface):
@@ -124,10 +136,14 @@ class RouteBook:
         ownership: Ownership,
         interface_name: Callable[[int], str],
         now: float,
+        only: str = "",
     ) -> Step:
-        """From what is there to what is wanted. `up`: name → index of the interfaces that are up."""
+        """From what is there to what is wanted. `up`: name → index of the interfaces that are up.
+
+        `only`: what this maker wants, which nobody else does; `there` must then hold none of the others' routes.
+        """
         step = Step()
-        wanted = self.wanted()
+        wanted = self.of(only) if only else self.wanted()
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
