@@ -257,7 +257,8 @@ class RouteProgrammer:
     def _set(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._are_workloads_stale = self._is_cluster_stale = self._is_everything_due = True
+        self._is_everything_due = True
+        self._make_stale()
 
     def on_message(self, message: Message) -> None:
         if self._workloads.on_message(message):
@@ -279,9 +280,13 @@ class RouteProgrammer:
         is_due = self.look_again_at is not None and self.look_again_at <= now
         if self._settings.is_disabled or not (self._are_workloads_stale or self._is_cluster_stale or is_due):
             return []
-        step = self._next_step(now)
-        await self.forgetting.done(route.destination.partition("/")[0] for route in step.puts)
-        failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
+        try:
+            step = self._next_step(now)
+            await self.forgetting.done(route.destination.partition("/")[0] for route in step.puts)
+            failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
+        except OSError as error:
+            self._make_stale()
+            return [Failure("routes", error.strerror or str(error))]
         self._are_workloads_stale = self._is_cluster_stale = bool(failures)
         self._is_everything_due = False
         self.look_again_at = step.look_again_at
@@ -333,12 +338,19 @@ class RouteProgrammer:
         """Everything in the table, others' routes over workloads' interfaces too."""
         if self._settings.is_disabled:
             return []
-        self._want()
-        step = self._step(self._kernel.read(), self._clock())
+        try:
+            self._want()
+            step = self._step(self._kernel.read(), self._clock())
+            failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
+        except OSError:
+            self._make_stale()
+            return ["the routes could not be read or written at once"]
         found = [f"route {one.destination} was missing or altered" for one in step.puts]
         found += [f"route {one.destination} was not ours" for one in step.deletes]
-        failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up) if found else []
         if failures:
-            self._are_workloads_stale = self._is_cluster_stale = True
+            self._make_stale()
         self.look_again_at = step.look_again_at
         return found
+
+    def _make_stale(self) -> None:
+        self._are_workloads_stale = self._is_cluster_stale = True

@@ -66,10 +66,7 @@ class VxlanTunnel:
     async def apply(self, now: float) -> list[Failure]:
         if not self._is_stale:
             return []
-        try:
-            made = self._make()
-        except OSError as error:
-            return [Failure(f"device {self.device}", error.strerror or str(error))]
+        made = self._make()
         self._is_stale = bool(made.failures)
         return made.failures
 
@@ -87,6 +84,12 @@ class VxlanTunnel:
         return own.parent_ipv6, own.ipv6, own.mac_v6
 
     def _make(self) -> Made:
+        try:
+            return self._make_it_so()
+        except OSError as error:
+            return Made(failures=[Failure(f"device {self.device}", error.strerror or str(error))])
+
+    def _make_it_so(self) -> Made:
         settings, (below, address, mac) = self._settings, self._own()
         if not settings.is_on:
             return self._kernel.remove(self.device, "vxlan")

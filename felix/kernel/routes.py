@@ -22,7 +22,7 @@ from felix.kernel.rtnetlink import (
     Via,
     dump_routes,
 )
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import RequestSocket, steadily
 from felix.ports import Failure
 from felix.sync.routes import KernelRoute, WantedRoute
 
@@ -61,7 +61,10 @@ class KernelRoutes:
 
     def read(self, protocol: int = 0) -> list[KernelRoute]:
         """The main table, or what carries `protocol`, both families. Raises OSError."""
-        return [*self._of_family(AF_INET, protocol), *self._of_family(AF_INET6, protocol)]
+        return [
+            *steadily(lambda: list(self._of_family(AF_INET, protocol))),
+            *steadily(lambda: list(self._of_family(AF_INET6, protocol))),
+        ]
 
     def _of_family(self, family: int, protocol: int) -> Iterator[KernelRoute]:
         decoder = RouteDecoder()

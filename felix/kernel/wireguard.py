@@ -20,7 +20,7 @@ from felix.kernel.netlink import (
     message,
     u32,
 )
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import RequestSocket, steadily
 from felix.ports import Failure
 from felix.sync.wireguard import DeviceState, Peer
 
@@ -198,6 +198,9 @@ class KernelWireguard:
         self._socket.close()
 
     def read(self, index: int) -> DeviceState:
+        return steadily(lambda: self._read(index))
+
+    def _read(self, index: int) -> DeviceState:
         family = self._find_family()
         reader = DeviceReader()
         for data, answers in self._socket.dump(lambda sequence: get_device(sequence, family, index)):
