@@ -9,7 +9,7 @@ from felix.dataplane.holders import Holders
 from felix.desired import VTEP, IPVersion, Message, VTEPRemove, VTEPUpdate
 from felix.kernel.tunnels import KernelDevices, Made
 from felix.ports import Failure
-from felix.sync.devices import VxlanParameters, WantedDevice, neighbours_of
+from felix.sync.devices import VxlanParameters, WantedDevice, neighbours_of, unicast_mac
 
 VXLAN_DEVICES: dict[IPVersion, str] = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
 
@@ -100,7 +100,7 @@ class VxlanTunnel:
             return Made(failures=[Failure(f"device {self.device}", f"no interface has this node's address {below}")])
         length = 32 if self._version == 4 else 128
         wanted = WantedDevice(
-            self.device, "vxlan", settings.mtu, self._version, frozenset({f"{address}/{length}"}), mac,
+            self.device, "vxlan", settings.mtu, self._version, frozenset({f"{address}/{length}"}), unicast_mac(mac),
             VxlanParameters(settings.vni, settings.port, below, parent.ifindex),
         )  # fmt: skip
         made = self._kernel.make(wanted)

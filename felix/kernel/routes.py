@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from felix.kernel.links import address_text
 from felix.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, KernelError
 from felix.kernel.rtnetlink import (
     AF_INET,
@@ -42,11 +43,7 @@ def prefix_of(destination: str) -> tuple[int, Prefix]:
 
 def text_of(family: int, prefix: Prefix) -> str:
     octets = 16 if family == AF_INET6 else 4
-    return f"{socket.inet_ntop(family, prefix[1:].ljust(octets, bytes(1)))}/{prefix[0]}"
-
-
-def address_text(packed: bytes) -> str:
-    return socket.inet_ntop(AF_INET6 if len(packed) == 16 else AF_INET, packed) if packed else ""
+    return f"{address_text(prefix[1:].ljust(octets, bytes(1)))}/{prefix[0]}"
 
 
 class KernelRoutes:
@@ -113,13 +110,17 @@ def _is_gone(error: KernelError) -> bool:
     return error.code in (errno.ESRCH, errno.ENOENT)
 
 
+def _text(packed: bytes) -> str:
+    return address_text(packed) if packed else ""
+
+
 def kernel_route(family: int, prefix: Prefix, via: Via) -> KernelRoute:
     metric = 0 if family == AF_INET6 and via.metric == IPV6_DEFAULT_METRIC else via.metric
     is_plain = via.is_plain and len(via.hops) <= 1 and via.type in (RTN_UNICAST, RTN_BLACKHOLE)
     hop = via.hops[0] if via.hops else Hop()
     index = 0 if via.type == RTN_BLACKHOLE else hop.ifindex
     return KernelRoute(
-        text_of(family, prefix), index, address_text(hop.gateway), via.protocol, metric, address_text(via.prefsrc),
+        text_of(family, prefix), index, _text(hop.gateway), via.protocol, metric, _text(via.prefsrc),
         hop.onlink, is_plain,
     )  # fmt: skip
 

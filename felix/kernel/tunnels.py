@@ -20,7 +20,7 @@ from felix.kernel.devices import (
     set_up,
     vxlan_attributes,
 )
-from felix.kernel.links import RTM_NEWADDR, RTM_NEWLINK, decode_address, dump_links
+from felix.kernel.links import RTM_NEWADDR, RTM_NEWLINK, address_text, decode_address, dump_links
 from felix.kernel.neighbours import (
     RTM_NEWNEIGH,
     delete_neighbour,
@@ -91,7 +91,7 @@ class KernelDevices:
                 decoded = decode_address(data, start, end) if kind == RTM_NEWADDR else None
                 if decoded is not None and decoded[0].ifindex == index:
                     address = decoded[0]
-                    found.add(f"{socket.inet_ntop(family, address.address)}/{address.bits}")
+                    found.add(f"{address_text(address.address)}/{address.bits}")
         return found
 
     def entries(self, index: int, version: int) -> set[Entry]:

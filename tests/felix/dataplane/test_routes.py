@@ -322,6 +322,13 @@ def test_a_restart_adopts_everything_and_removes_what_is_wanted_no_more(node: Ro
     assert sorted(node.forgotten) == ["10.65.0.2", "fd65::2"]
 
 
+def test_an_ipv6_address_that_the_c_library_writes_otherwise_is_written_once(node: RouteNode) -> None:
+    one = pod(1, ipv6_nets=("::102:304/128", "64:ff9b::102:304/128"))
+    assert node.apply([WorkloadUpdate(one)]) == []
+    node.now += GRACE_S
+    assert node.check() == []
+
+
 def test_switched_off_nothing_is_touched(node: RouteNode) -> None:
     node.begin(is_disabled=True)
     node.namespace.ip("route add 10.9.0.0/16 dev cali1 proto 80")

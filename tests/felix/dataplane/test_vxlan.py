@@ -301,6 +301,22 @@ def test_what_the_kernel_refuses_for_one_node_harms_no_other(scene: Scene) -> No
     assert ("10.65.2.0", "66:00:00:00:00:02") in node.neighbours()
 
 
+@pytest.mark.parametrize("mac", ["00:00:00:00:00:00", "01:00:5e:00:00:01", "FF-FF-FF-FF-FF-FF"])
+def test_a_mac_that_no_device_can_have_is_no_nodes(scene: Scene, mac: str) -> None:
+    node = scene.nodes[1]
+    assert node.apply([*cluster(1, 1, 2), VTEPUpdate(replace(vtep(3), mac=mac))]) == []
+    assert node.fdb() == {("66:00:00:00:00:02", "172.16.0.2")}
+
+
+def test_a_mac_may_be_written_with_hyphens(scene: Scene) -> None:
+    node = scene.nodes[1]
+    hyphens = [VTEPUpdate(replace(vtep(n), mac=vtep(n).mac.replace("66", "6A").replace(":", "-"))) for n in (1, 2)]
+    assert node.apply([*cluster(1, 1, 2), *hyphens]) == []
+    assert node.fdb() == {("6a:00:00:00:00:02", "172.16.0.2")}
+    assert node.device()["address"] == "6a:00:00:00:00:01"
+    assert node.check() == []
+
+
 def test_of_two_nodes_with_one_address_or_mac_the_first_by_name_has_it(scene: Scene) -> None:
     node = scene.nodes[1]
     thief = replace(vtep(2), node="n9", parent_ipv4="172.16.0.9", parent_ipv6="fd16::9")
