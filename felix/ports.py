@@ -75,11 +75,7 @@ class PacketFilter(Protocol):
 
 
 class Programmer(Protocol):
-    """One part of the dataplane that follows the calculation: rules, workload routes, tunnels…
-
-    One that has to look again without being told anything says when in an attribute `look_again_at`, monotonic seconds or
-    None: its `apply` is called then.
-    """
+    """One part of the dataplane that follows the calculation: rules, workload routes, tunnels…"""
 
     def on_message(self, message: Message) -> None:
         """Note it; no I/O. Unknown messages are ignored."""

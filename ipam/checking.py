@@ -160,6 +160,7 @@ def unallocated_problems(block: Block, listed: Sequence[Any]) -> list[str]:
 
 def collect_allocations(findings: Findings, blocks: Iterable[Block], in_use: Mapping[Address, Sequence[str]]) -> None:
     for block in blocks:
+        cidr = str(block.cidr)
         for ordinal, index in enumerate(block.allocations):
             if index is None:
                 continue
@@ -169,7 +170,7 @@ def collect_allocations(findings: Findings, blocks: Iterable[Block], in_use: Map
             if (handle or "").lower() == WINDOWS_HANDLE:
                 owners.append("Windows: set aside for the host")
             one = Allocation(
-                address, str(block.cidr), block.affinity, handle, block.sequence_of(ordinal),
+                address, cidr, block.affinity, handle, block.sequence_of(ordinal),
                 {str(name): str(text) for name, text in (attribute.get("secondary") or {}).items()},
                 block.is_cooling(ordinal), tuple(owners),
             )  # fmt: skip

@@ -110,7 +110,9 @@ async def release_in_block(tools: Tools, cidr: str, releases: Sequence[Release])
             given_back = held.block.release(ordinals, tools.clock())
             await store_released(tools, held)
             # The addresses are free: a handle that cannot be counted down says too much, and `check` sees it.
-            await count_down(tools, [(handle, cidr, count) for handle, count in given_back.items()])
+            await tools.store.together(
+                [tools.handles.count_down(handle, cidr, count) for handle, count in given_back.items()]
+            )
         return outcome
 
     return await until_unchallenged(f"block {cidr}", attempt)
@@ -157,11 +159,6 @@ async def release_if_lost(tools: Tools, held: Held) -> None:
         pass
 
 
-async def count_down(tools: Tools, counts: Iterable[tuple[str, str, int]]) -> None:
-    """`(handle, block, count)`; what fails stays counted."""
-    await tools.store.together([tools.handles.count_down(*each) for each in counts])
-
-
 async def release_handles(access: Access, handles: Iterable[str]) -> dict[str, Exception]:
     """All addresses of these handles; what went wrong, by handle: NotAssigned if there is no such handle.
 
@@ -201,18 +198,17 @@ async def release_once(tools: Tools, handles: Mapping[str, Stored]) -> tuple[dic
         for cidr in counts_of(stored.value):
             by_block.setdefault(cidr, []).append(name)
     jobs = [release_handles_in_block(tools, cidr, names) for cidr, names in by_block.items()]
-    results = await tools.store.together(jobs)
     failed: dict[str, Exception] = {}
-    released: dict[str, dict[str, int]] = {name: {} for name in handles}
-    for (cidr, names), result in zip(by_block.items(), results, strict=True):
+    done: dict[str, list[str]] = {name: [] for name in handles}
+    for (cidr, names), result in zip(by_block.items(), await tools.store.together(jobs), strict=True):
         for name in names:
             if isinstance(result, Exception):
                 failed[name] = result
             else:
-                released[name][cidr] = result.get(name, 0)
-    settled = await tools.store.together([settle(tools, handles[name], counts) for name, counts in released.items()])
+                done[name].append(cidr)
+    settled = await tools.store.together([settle(tools, handles[name], cidrs) for name, cidrs in done.items()])
     again = []
-    for name, outcome in zip(released, settled, strict=True):
+    for name, outcome in zip(done, settled, strict=True):
         if isinstance(outcome, Exception):
             failed[name] = outcome
         elif not outcome and name not in failed:
@@ -220,32 +216,30 @@ async def release_once(tools: Tools, handles: Mapping[str, Stored]) -> tuple[dic
     return failed, again
 
 
-async def settle(tools: Tools, handle: Stored, released: Mapping[str, int]) -> bool:
-    """Take the blocks out of the handle. False: somebody else has written it, and it was counted down only."""
+async def settle(tools: Tools, handle: Stored, blocks: Iterable[str]) -> bool:
+    """Take the blocks out of the handle. False: somebody else has written it, and it counts them still."""
     try:
-        await tools.handles.forget(handle, released)
-        return True
+        await tools.handles.forget(handle, blocks)
     except Missing:
-        return True
+        pass
     except Changed:
-        await count_down(tools, [(handle.key.name, cidr, count) for cidr, count in released.items() if count])
         return False
+    return True
 
 
-async def release_handles_in_block(tools: Tools, cidr: str, names: Sequence[str]) -> dict[str, int]:
-    """How many addresses of each handle. The block is written in any case, unless it is gone."""
+async def release_handles_in_block(tools: Tools, cidr: str, names: Sequence[str]) -> None:
+    """The block is written in any case, unless it is gone."""
 
-    async def attempt() -> dict[str, int]:
+    async def attempt() -> None:
         try:
             held = tools.blocks.remembered(cidr) or await tools.blocks.get(cidr)
         except Missing:
-            return {}
+            return
         ordinals = [ordinal for name in names for ordinal in held.block.ordinals_of(name)]
-        given_back = held.block.release(ordinals, tools.clock(), by_handle=True)
+        held.block.release(ordinals, tools.clock(), by_handle=True)
         await store_released(tools, held)
-        return given_back
 
-    return await until_unchallenged(f"block {cidr}", attempt)
+    await until_unchallenged(f"block {cidr}", attempt)
 
 
 async def handle_addresses(access: Access, handle: str) -> list[Address]:

@@ -4,7 +4,11 @@ set -eu
 
 missing=""
 need() { # PACKAGE FILE
-    [ -x "$2" ] || missing="$missing $1"
+    # A library's folder is named after the machine.
+    for file in $2; do
+        [ ! -e "$file" ] || return 0
+    done
+    missing="$missing $1"
 }
 need bird2 /usr/sbin/bird
 need frr /usr/lib/frr/bgpd
@@ -12,6 +16,15 @@ need gobgpd /usr/bin/gobgpd
 need openbgpd /usr/sbin/bgpd
 need iproute2 /usr/sbin/ip
 need nftables /usr/sbin/nft
+need libnftables1 /usr/lib/*/libnftables.so.1
+need iptables /usr/sbin/iptables-nft
+need ipset /usr/sbin/ipset
+need conntrack /usr/sbin/conntrack
+need iperf3 /usr/bin/iperf3
+need podman /usr/bin/podman
+need runc /usr/sbin/runc
+need containernetworking-plugins /usr/lib/cni/host-local
+need busybox-static /bin/busybox
 need etcd-server /usr/bin/etcd
 need etcd-client /usr/bin/etcdctl
 need openssl /usr/bin/openssl

@@ -55,7 +55,7 @@ class PartKeepsFailing(Exception):
 
 
 class Dataplane:
-    """`run()` until cancelled. `take`, `wake` and `check_soon` from the same event loop."""
+    """`run()` until cancelled. `take`, `wake`, `apply_at` and `check_soon` from the same event loop."""
 
     heartbeat_s = 5.0
 
@@ -75,7 +75,7 @@ class Dataplane:
         self._messages = 0
         self._is_in_sync = False
         self._retry_at: float | None = None
-        self._look_at: float | None = None  # a part waits for this moment
+        self._apply_at: float | None = None
         self._retry_s = FIRST_RETRY_S
         self._rested_at = 0.0
         self._faults = dict.fromkeys(self._parts, 0)
@@ -107,6 +107,10 @@ class Dataplane:
         self._checks[name].due_at = 0.0
         self.wake()
 
+    def apply_at(self, at: float) -> None:
+        """Somebody has something to do at a moment of the clock, even if nothing changes until then."""
+        self._apply_at = at if self._apply_at is None else min(at, self._apply_at)
+
     def set_interval(self, name: str, interval_s: float) -> None:
         check = self._checks[name]
         check.interval_s = interval_s
@@ -120,7 +124,7 @@ class Dataplane:
             self._observer.alive()
             if self._is_in_sync:
                 await self._check_what_is_due()
-                if self._is_wanted.is_set() or self._retry_is_due():
+                if self._is_wanted.is_set() or self._apply_is_due():
                     await self._apply()
 
     async def _something_to_do(self) -> None:
@@ -129,10 +133,7 @@ class Dataplane:
             await asyncio.sleep(rest_s)
             return
         times = [check.due_at for check in self._checks.values() if check.interval_s or not check.due_at]
-        if self._retry_at is not None:
-            times.append(self._retry_at)
-        if self._look_at is not None:
-            times.append(self._look_at)
+        times += [at for at in (self._retry_at, self._apply_at) if at is not None]
         until_s = min([self.heartbeat_s, *(at - now for at in times)]) if self._is_in_sync else self.heartbeat_s
         if self._is_wanted.is_set() and not self._is_in_sync:
             self._is_wanted.clear()  # remembered by the parts; InSync wakes again
@@ -142,13 +143,8 @@ class Dataplane:
             except TimeoutError:
                 pass
 
-    def _retry_is_due(self) -> bool:
-        now = self._clock()
-        return any(at is not None and at <= now for at in (self._retry_at, self._look_at))
-
-    def _note_when_to_look(self) -> None:
-        times = [at for part in self._parts.values() if (at := getattr(part, "look_again_at", None)) is not None]
-        self._look_at = min(times, default=None)
+    def _apply_is_due(self) -> bool:
+        return any(at is not None and at <= self._clock() for at in (self._retry_at, self._apply_at))
 
     async def _check_what_is_due(self) -> None:
         for name, check in self._checks.items():
@@ -164,11 +160,11 @@ class Dataplane:
             if found:
                 self._observer.found(name, found)
                 self._is_wanted.set()
-        self._note_when_to_look()
 
     async def _apply(self) -> None:
         began_at = self._clock()
         self._is_wanted.clear()
+        self._apply_at = None
         messages, self._messages = self._messages, 0
         failures: list[Failure] = []
         is_faulty = False
@@ -179,7 +175,6 @@ class Dataplane:
             except Exception as error:
                 is_faulty = True
                 self._note_fault(name, error)
-        self._note_when_to_look()
         now = self._clock()
         self._rested_at = now + min(LONGEST_REST_S, REST * (now - began_at))
         self.failures = tuple(failures)

@@ -222,10 +222,15 @@ class Forgetting:
 
 
 class RouteProgrammer:
-    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone."""
+    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone,
+    `apply_at` when there is something to do though nothing changes."""
 
     def __init__(
-        self, settings: RouteSettings, forget_connections: Forget, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: RouteSettings,
+        forget_connections: Forget,
+        apply_at: Callable[[float], None] = lambda _at: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` is the one of `apply`."""
         self._kernel = KernelRoutes()
@@ -233,7 +238,7 @@ class RouteProgrammer:
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
         self.forgetting = Forgetting(forget_connections)
-        self._clock = clock
+        self._apply_at, self._clock = apply_at, clock
         # Of thousands of nodes' routes none is looked at when a pod comes or goes.
         self._are_workloads_stale = self._is_cluster_stale = True
         self._is_everything_due = True  # other settings may have been in force: routes of another protocol
@@ -289,7 +294,7 @@ class RouteProgrammer:
             return [Failure("routes", error.strerror or str(error))]
         self._are_workloads_stale = self._is_cluster_stale = bool(failures)
         self._is_everything_due = False
-        self.look_again_at = step.look_again_at
+        self._note_when_to_look(step)
         self._forget_what_moved(step)
         return failures
 
@@ -349,8 +354,13 @@ class RouteProgrammer:
         found += [f"route {one.destination} was not ours" for one in step.deletes]
         if failures:
             self._make_stale()
-        self.look_again_at = step.look_again_at
+        self._note_when_to_look(step)
         return found
+
+    def _note_when_to_look(self, step: Step) -> None:
+        self.look_again_at = step.look_again_at
+        if step.look_again_at is not None:
+            self._apply_at(step.look_again_at)
 
     def _make_stale(self) -> None:
         self._are_workloads_stale = self._is_cluster_stale = True

@@ -1,72 +1,32 @@
 """The iptables and ipset PacketFilter: Calico's chains and sets under Calico's names, by the programs of both.
 
-One iptables-restore a table that changes: a transaction. Sets grow before it and shrink after it.
+One iptables-restore a table that changes: a transaction. Sets grow before all of them and shrink after. A chain that is
+refused is found, closed and told, and tried again; the others are written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain, Hook, HookRules, Table
+from felix.kernel.ipset import KernelSets
+from felix.kernel.iptables_programs import Programs, programs_of
+from felix.kernel.programs import ProgramMissing, Refused
 from felix.ports import Failure, RuleCount
-from felix.rules.iptables_text import IptablesText, Rendered, set_name, set_type
-from felix.sync.ipsets import IPSetBook, destroyed, is_of_felix, read_saved
-from felix.sync.iptables_table import HookWanted, TableBook, read_counters
-from felix.sync.iptables_table import read_saved as read_table
+from felix.rules.iptables_text import IptablesText, Rendered
+from felix.sync.iptables_saved import Standing, Unreadable, read_counters, read_saved
+from felix.sync.iptables_table import HookWanted, Lines, TableBook, trial_removed
 
 TABLES: tuple[Table, ...] = ("raw", "mangle", "nat", "filter")
-TIMEOUT_S = 60.0
 TRIES, FIRST_PAUSE_S = 10, 0.001
-LOCK_WAIT_S = 10
-CLOSED = '-m comment --comment "catbird: this chain was refused" --jump DROP'
-NO_RULES = ()
-_LINE = re.compile(r"line:? ?(\d+)", re.IGNORECASE)
-_NO_CHAIN = re.compile(r"Chain '([^']+)' does not exist")
-
-
-class ProgramMissing(OSError):
-    """A program is not installed; the text says what to install."""
-
-
-class Refused(Exception):
-    """The program's complaint. Nothing of the transaction was done."""
-
-
-async def run(program: str, arguments: Sequence[str], text: str = "") -> str:
-    """What it printed. Raises Refused, ProgramMissing."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-    except FileNotFoundError:
-        package = "ipset" if program == "ipset" else "iptables"
-        raise ProgramMissing(f"there is no {program}: apt-get install {package}") from None
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            output, complaint = await process.communicate(text.encode())
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise Refused(f"{program} was not done within {TIMEOUT_S:.0f} s") from None
-    if process.returncode != 0:
-        raise Refused(complaint.decode(errors="replace").strip() or f"{program} ended with {process.returncode}")
-    return output.decode(errors="replace")
-
-
-def programs(version: IPVersion, backend: str) -> tuple[str, str]:
-    """save and restore of the backend: `nft`, `legacy`, or the one that there is. Raises ProgramMissing."""
-    start = "iptables" if version == 4 else "ip6tables"
-    for kind in (backend,) if backend in ("nft", "legacy") else ("nft", "legacy"):
-        if shutil.which(f"{start}-{kind}-save"):
-            return f"{start}-{kind}-save", f"{start}-{kind}-restore"
-    if shutil.which(f"{start}-save"):
-        return f"{start}-save", f"{start}-restore"
-    raise ProgramMissing(f"there is no {start}-save: apt-get install iptables")
+TRIALS = 64  # at most, to find in one apply what the kernel does not like
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # of chains that were refused
+_LINES = re.compile(r"line:? ?(\d+)", re.IGNORECASE)
+_NO_SET = re.compile(r"Set (\S+) doesn't exist")
 
 
 class IptablesFilter:
@@ -81,232 +41,291 @@ class IptablesFilter:
         backend: str = "auto",
         max_set_size: int = 1048576,
         told: Callable[..., None] = lambda _name, **_fields: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`backend`: `nft`, `legacy`, or `auto`: what others on this host use. `told`: events, for people."""
         self.version: IPVersion = version
-        self._save, self._restore = programs(version, backend)
-        if shutil.which("ipset") is None:
-            raise ProgramMissing("there is no ipset: apt-get install ipset")
-        self._max_set_size = max_set_size
+        self._programs = Programs(version, backend.lower(), told)
         self._told = told
+        self._clock = clock
         self._text = IptablesText(version)
-        self._tables = {table: TableBook() for table in TABLES}
-        self._sets: dict[str, IPSetBook] = {}
-        self._stray_sets: set[str] = set()
-        self._failed: dict[tuple[Table, str], str] = {}
-        self._unexpressed: dict[tuple[Table, str], str] = {}
-        self._are_sets_read = False
+        self._chains: dict[Table, dict[str, Chain]] = {table: {} for table in TABLES}
+        self._tables = {table: TableBook(table, self._closing(table)) for table in TABLES}
+        self._sets = KernelSets(version, max_set_size)
+        self._retry_at, self._retry_s = 0.0, FIRST_RETRY_S
+        self._has_new_sets = False
+        self._is_tidy = False  # what Calico left with the other backend is gone
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
     def set_ip_set(self, id: str, type: IPSetType, members: Collection[str]) -> None:
-        book = self._sets.get(id)
-        name = set_name(self.version, id)
-        if book is not None and book.type != type:
-            raise ValueError(f"set {id} is of type {book.type}: ipset can make no other of it while rules name it")
-        if book is None:
-            book = self._sets[id] = IPSetBook(name, type, self.version)
-            if name in self._stray_sets:  # was to be removed: what stands in it is read anew
-                self._stray_sets.discard(name)
-                self._are_sets_read = False
-        book.replace(members)
+        self._sets.set(id, type, members)
+        self._has_new_sets = True
 
     def change_ip_set(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
-        book = self._sets.get(id)
-        if book is not None:
-            book.change(added, removed)
+        self._sets.change(id, added, removed)
 
     def remove_ip_set(self, id: str) -> None:
-        book = self._sets.pop(id, None)
-        if book is not None:
-            self._stray_sets.add(book.name)
+        self._sets.remove(id)
 
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
+        book = self._tables[table]
         for chain in chains:
-            key = (table, chain.name)
-            self._unexpressed.pop(key, None)
-            self._failed.pop(key, None)
+            self._chains[table][chain.name] = chain
             try:
-                self._tables[table].want(self._text.chain(chain))
+                book.want(self._text.chain(chain))
             except ValueError as error:
-                self._unexpressed[key] = str(error)
-                self._tables[table].want(_closed_chain(chain.name))
+                book.want(self._text.closed(chain, drops=True))
+                book.close(chain.name, str(error))
 
     def remove_chains(self, table: Table, names: Iterable[str]) -> None:
         for name in names:
             self._tables[table].forget(name)
-            self._failed.pop((table, name), None)
-            self._unexpressed.pop((table, name), None)
+            self._chains[table].pop(name, None)
 
     def set_hook(self, table: Table, hook: Hook, rules: HookRules) -> None:
-        wanted = HookWanted(
-            self._text.rules(hook, rules.inserted), self._text.rules(f"{hook}-appended", rules.appended)
-        )
+        """Raises ValueError for what iptables cannot express."""
+        wanted = HookWanted(self._text.inserted(hook, rules.inserted), self._text.appended(hook, rules.appended))
         self._tables[table].want_hook(hook, wanted)
 
     def set_map(self, table: Table, name: str, targets: Mapping[str, str]) -> None:
         raise ValueError("iptables has no verdict maps")
 
+    def _closing(self, table: Table) -> Callable[[str], Rendered | None]:
+        def closed(name: str) -> Rendered | None:
+            """A chain that decides about some packets lets none pass. One that all packets of the host go through, other
+            nodes' and people's too, stays as it was; the nat table knows no DROP."""
+            book = self._tables[table]
+            hooks = book.hooks_of(name)
+            if hooks and book.standing is not None and name in book.standing.chains:
+                return None
+            return self._text.closed(self._chains[table][name], drops=table != "nat" and hooks <= {"FORWARD"})
+
+        return closed
+
     # --- making it so ------------------------------------------------------------------------------------------------
 
     async def apply(self) -> list[Failure]:
-        failures = []
+        self._retry_refused()
+        failures: list[Failure] = []
         try:
-            if not self._are_sets_read:
-                await self._read_sets()
-            await self._grow_sets()
+            await self._sets.grow()
         except Refused as error:
-            failures.append(Failure("ip sets", first_line(error)))
-            self._are_sets_read = False
-        for table, book in self._tables.items():
+            failures.append(Failure("ip sets", short(error)))
+        in_the_way = self._sets.in_the_way()
+        for name, reason in in_the_way.items():
+            for book in self._tables.values():
+                book.close_users([name], reason)
+        failures += await self._write_tables()
+        if in_the_way:
+            # No rule names those sets now. Made anew, and the rules again.
+            failures = await self._again()
+        try:
+            await self._sets.shrink()
+        except Refused as error:
+            failures.append(Failure("ip sets", short(error)))
+        if not failures:
+            await self._tidy()
+        return failures + self._sets.failures() + self._chain_failures()
+
+    async def _again(self) -> list[Failure]:
+        try:
+            await self._sets.grow()
+        except Refused as error:
+            return [Failure("ip sets", short(error))]
+        for book in self._tables.values():
+            self._reopen(book)
+        for name, reason in self._sets.in_the_way().items():  # rules of others name it
+            for book in self._tables.values():
+                book.close_users([name], reason)
+        return await self._write_tables()
+
+    async def _write_tables(self) -> list[Failure]:
+        failures: list[Failure] = []
+        for book in self._tables.values():
             if book.differs():
-                failures += await self._write(table, book)
-        try:
-            await self._shrink_sets()
-        except Refused as error:
-            failures.append(Failure("ip sets", first_line(error)))
-            self._are_sets_read = False
-        failures += [
-            Failure(f"chain {t} {name}", why)
-            for (t, name), why in sorted({**self._failed, **self._unexpressed}.items())
-        ]
-        failures += [
-            Failure(f"member of set {id}", f"{member!r} is no member")
-            for id, book in self._sets.items()
-            for member in sorted(book.bad)
-        ]
+                failures += await self._write(book)
         return failures
 
-    async def _write(self, table: Table, book: TableBook) -> list[Failure]:
+    def _retry_refused(self) -> None:
+        """What was refused may be taken now: after some time, or when there are other sets."""
+        if not any(book.closed for book in self._tables.values()):
+            self._retry_s = FIRST_RETRY_S
+        elif self._has_new_sets or self._clock() >= self._retry_at:
+            for book in self._tables.values():
+                self._reopen(book)
+            self._retry_at = self._clock() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+        self._has_new_sets = False
+
+    def _reopen(self, book: TableBook) -> None:
+        reasons = dict(book.closed)
+        book.reopen()
+        self.set_chains(book.table, [self._chains[book.table][name] for name in reasons])  # type: ignore[index,arg-type]
+
+    def _chain_failures(self) -> list[Failure]:
+        found = []
+        for table, book in self._tables.items():
+            found += [Failure(f"chain {table} {name}", why) for name, why in sorted(book.closed.items())]
+            found += [
+                Failure(f"chain {table} {name}", f"leads to {target}, and there is no such chain")
+                for name, target in sorted(book.dangling.items())
+            ]
+            found += [
+                Failure(f"hook {table} {hook}", f"leads to {missing}, and there is no such chain")
+                for hook in sorted(book.hooks)
+                if (missing := book.missing_of(hook))
+            ]
+            found += [Failure(f"removal of chain {table} {n}", why) for n, why in sorted(book.undeletable.items())]
+        return found
+
+    async def _write(self, book: TableBook) -> list[Failure]:
         """Until it goes through: what somebody else changed meanwhile is read again, what is refused is closed."""
-        closed = {name for t, name in self._failed if t == table}
-        pause_s = FIRST_PAUSE_S
-        reason = ""
-        for _ in range(TRIES + len(book.dirty)):
-            if book.standing is None:
-                book.take_standing(read_table(await run(self._save, ["-t", table])))
-            lines = book.restore(table, closed, CLOSED)
-            if not lines.lines:
-                book.done(closed)
+        pause_s, tries, reason = FIRST_PAUSE_S, 0, ""
+        while tries < TRIES:
+            is_fresh = book.standing is None
+            lines = Lines(book.table)
+            try:
+                if is_fresh:
+                    book.take_standing(await self._read(book))
+                lines = book.changes()
+                await self._restore(book, lines)
+                book.changed()
+                await self._remove_gone(book)
                 return []
-            try:
-                await run(
-                    self._restore,
-                    ["--noflush", f"--wait={LOCK_WAIT_S}"] if "legacy" in self._restore else ["--noflush"],
-                    "\n".join(lines.lines) + "\n",
-                )
+            except Unreadable as error:
+                return [Failure(f"table {book.table}", str(error))]
             except Refused as error:
-                reason = first_line(error)
-                owner = _owner_of(reason, lines.owners) or _who_leads_to_nothing(reason, book)
-                if owner in book.wanted and owner not in closed:
-                    closed.add(owner)
-                    self._failed[table, owner] = reason
-                else:
-                    await asyncio.sleep(pause_s)
-                    pause_s *= 2
-                    if pause_s > 1:
-                        break
+                reason = short(error)
                 book.standing = None
-                continue
-            book.done(closed)
-            return []
-        return [Failure(f"table {table}", reason)]
-
-    async def _read_sets(self) -> None:
-        there = read_saved(await run("ipset", ["save"]))
-        by_name = {book.name: book for book in self._sets.values()}
-        for name, book in by_name.items():
-            kind, members = there.get(name, ("", set()))
-            book.standing = members if kind == set_type(book.type) else None
-            if kind and book.standing is None:
-                await run("ipset", ["destroy", name])  # of another type; goes unless rules name it
-        self._stray_sets |= {name for name in there if name not in by_name and is_of_felix(name, self.version)}
-        self._are_sets_read = True
-
-    async def _grow_sets(self) -> None:
-        lines: list[str] = []
-        changed = [book for book in self._sets.values() if book.differs]
-        for book in changed:
-            lines += book.grow(self._max_set_size)
-        if lines:
-            await run("ipset", ["restore"], "\n".join(lines) + "\n")
-        for book in changed:
-            book.standing = (book.standing or set()) | book.wanted
-
-    async def _shrink_sets(self) -> None:
-        changed = [book for book in self._sets.values() if book.differs and book.standing is not None]
-        lines = [line for book in changed for line in book.shrink()]
-        if lines:
-            await run("ipset", ["restore"], "\n".join(lines) + "\n")
-        for book in changed:
-            book.standing = set(book.wanted)
-        for name in sorted(self._stray_sets):
-            try:
-                await run("ipset", ["restore"], "\n".join(destroyed([name])) + "\n")
-            except Refused as error:
-                if "in use" in str(error):  # by a rule that goes with the next apply, or somebody else's
+                # Only what was refused to somebody who has just looked is wrong; else others changed what we knew.
+                if is_fresh and await self._close_refused(book, lines, str(error), may_try=tries > 1):
                     continue
-            self._stray_sets.discard(name)
+            tries += 1
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        return [Failure(f"table {book.table}", reason)]
+
+    async def _restore(self, book: TableBook, lines: Lines) -> None:
+        """While it runs, and if it is cancelled, nobody knows what stands there."""
+        standing, book.standing = book.standing, None
+        if lines:
+            await (await self._programs.chosen()).restore(lines.text())
+        book.standing = standing
+
+    async def _read(self, book: TableBook) -> Standing:
+        programs = await self._programs.chosen()
+        try:
+            return read_saved(await programs.save(book.table))
+        except Refused:
+            if book.wanted or book.hooks:
+                raise
+            return Standing()  # the kernel has no such table, and nobody wants anything in it
+
+    async def _close_refused(self, book: TableBook, lines: Lines, complaint: str, may_try: bool) -> bool:
+        """Find whose fault it was. False: nobody's that we know."""
+        if found := _NO_SET.search(complaint):
+            return bool(book.close_users([found[1]], short(Refused(complaint))))
+        owners = {lines.owner_of(int(number)) for number in _LINES.findall(complaint)}
+        guilty = {name: complaint for name in owners if book.is_live(name) and name not in book.closed}
+        if not guilty and may_try and "line" in complaint:
+            guilty = await self._try(book, lines)
+        for name, why in guilty.items():
+            book.close(name, short(Refused(why)))
+        return bool(guilty)
+
+    async def _try(self, book: TableBook, lines: Lines) -> dict[str, str]:
+        """The kernel takes a whole table or nothing, and says not why: half by half, in a chain that nobody uses."""
+        guilty: dict[str, str] = {}
+        written = {
+            owner for owner, line in zip(lines.owners, lines.lines, strict=True) if line.startswith(("-A", "-R"))
+        }
+        names = sorted(name for name in written if book.is_live(name) and name not in book.closed)
+        parts = [names] if names else []
+        programs = await self._programs.chosen()
+        for _ in range(TRIALS):
+            if not parts:
+                break
+            part = parts.pop()
+            try:
+                await programs.restore(book.trial(part).text())
+            except Refused as error:
+                if len(part) == 1:
+                    guilty[part[0]] = str(error)
+                else:
+                    parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+        try:
+            await programs.restore(trial_removed(book.table).text())
+        except Refused:
+            pass  # never made, or removed with the next change
+        return guilty
+
+    async def _remove_gone(self, book: TableBook) -> None:
+        """All that can be: to some a rule of others may lead."""
+        while lines := book.removals():
+            try:
+                await self._restore(book, lines)
+                book.removed(lines)
+                return
+            except Refused as error:
+                book.standing = None
+                book.take_standing(await self._read(book))
+                owners = {lines.owner_of(int(number)) for number in _LINES.findall(str(error))}
+                book.undeletable |= dict.fromkeys(owners & set(lines.owners) or set(lines.owners), short(error))
+
+    async def _tidy(self) -> None:
+        """Calico may have used the other backend: its rules there would be in force beside ours."""
+        if self._is_tidy:
+            return
+        self._is_tidy = True
+        for one in await self._programs.others():
+            for complaint in await one.remove_ours():
+                self._told("iptables_leftovers", backend=one.kind, error=complaint)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
     async def check(self) -> list[str]:
         found = []
         for table, book in self._tables.items():
-            if book.standing is not None:
-                saved = read_table(await run(self._save, ["-t", table]))
-                found += [f"{table}: {what}" for what in book.take_standing(saved)]
-        if self._are_sets_read:
-            there = read_saved(await run("ipset", ["save"]))
-            for id, one in self._sets.items():
-                if one.name not in there:
-                    found.append(f"set {id} was removed")
-                    one.standing = None
-                elif there[one.name][1] != one.standing:
-                    found.append(f"members of set {id} were altered")
-                    one.standing = there[one.name][1]
+            if book.standing is None:
+                continue
+            try:
+                found += [f"{table}: {what}" for what in book.take_standing(await self._read(book))]
+            except (Refused, Unreadable) as error:
+                book.standing = None  # the next apply reads, and says what it cannot
+                found.append(f"{table}: {short(error)}")
+        try:
+            found += await self._sets.check()
+        except Refused as error:
+            found.append(f"ip sets: {short(error)}")
         return found
 
     async def counts(self, table: Table, chains: Iterable[str]) -> list[RuleCount]:
-        saved = await run(self._save, ["-c", "-t", table])
+        """Of chains that stand as they are wanted. Raises Refused."""
+        book = self._tables[table]
+        asked = [name for name in chains if name not in book.closed and name not in book.dangling]
+        saved = await (await self._programs.chosen()).save(table, with_counters=True)
         return [
             RuleCount(table, chain, position, packets, octets)
-            for chain, position, packets, octets in read_counters(saved, chains)
+            for chain, position, packets, octets in read_counters(saved, asked)
         ]
 
     async def remove_everything(self) -> None:
-        for table in TABLES:
-            book = TableBook()
-            for hook in self._tables[table].hooks:
-                empty = self._text.rules(hook, NO_RULES)
-                book.want_hook(hook, HookWanted(empty, empty))
-            book.take_standing(read_table(await run(self._save, ["-t", table])))
-            lines = book.restore(table, set(), CLOSED)
-            if lines.lines:
-                await run(self._restore, ["--noflush"], "\n".join(lines.lines) + "\n")
-            self._tables[table].standing = None
-        names = [name for name in read_saved(await run("ipset", ["save"])) if is_of_felix(name, self.version)]
-        if names:
-            await run("ipset", ["restore"], "\n".join(destroyed(names)) + "\n")
-        self._are_sets_read = False
+        """Of both backends. Raises Refused, when all that could be removed has been, with what could not."""
+        complaints = []
+        for programs in [await self._programs.chosen(), *await self._programs.others()]:
+            complaints += await programs.remove_ours()
+        for book in self._tables.values():
+            book.standing = None
+        kept = await self._sets.remove_everything()
+        complaints += [f"set {name} is in use by rules of others" for name in kept]
+        if complaints:
+            raise Refused("; ".join(complaints))
 
 
-def first_line(error: Refused) -> str:
+def short(error: Exception) -> str:
     """With the line that is meant, without how the program is used."""
     return " ".join(line for line in str(error).splitlines() if line and not line.startswith("Try"))[:300]
 
 
-def _closed_chain(name: str) -> Rendered:
-    return Rendered(name, (CLOSED,), ("closed",), frozenset())
-
-
-def _who_leads_to_nothing(complaint: str, book: TableBook) -> str:
-    """A chain that is jumped to and not there is noticed at the end of the transaction only."""
-    found = _NO_CHAIN.search(complaint)
-    return next((name for name in sorted(book.dirty) if found and found[1] in book.targets_of(name)), "")
-
-
-def _owner_of(complaint: str, owners: Sequence[str]) -> str:
-    """Whose line iptables-restore complains of."""
-    found = _LINE.search(complaint)
-    number = int(found[1]) - 1 if found else -1
-    return owners[number] if 0 <= number < len(owners) else ""
+__all__ = ["IptablesFilter", "ProgramMissing", "Refused", "programs_of"]

@@ -75,7 +75,10 @@ class KernelRoutes:
     def write(
         self, puts: Sequence[WantedRoute], deletes: Sequence[KernelRoute], up: Mapping[str, int]
     ) -> list[Failure]:
-        """A route that is wanted replaces one of the same metric, whoever's it is on a workload's interface."""
+        """A route that is wanted replaces one of the same metric, whoever's it is on a workload's interface.
+
+        Where it cannot be written the old one stays.
+        """
         failures: list[Failure] = []
         for at in range(0, len(puts), BATCH):
             some = puts[at : at + BATCH]
@@ -83,6 +86,8 @@ class KernelRoutes:
             failures += self._send(
                 [(route.destination, RouteEncoder(via), True) for route, via in zip(some, vias, strict=True)]
             )
+        unwritten = {failure.what for failure in failures}
+        deletes = [one for one in deletes if what(one.destination) not in unwritten]
         for at in range(0, len(deletes), BATCH):
             failures += self._send(
                 [(one.destination, RouteEncoder(_via_to_delete(one)), False) for one in deletes[at : at + BATCH]]
@@ -100,10 +105,15 @@ class KernelRoutes:
                 messages.append(encoder.delete(prefix, sequence, is_exact=bool(encoder.via.hops)))
         errors = self._socket.write(messages, first)
         return [
-            Failure(f"route {requests[at][0]}", str(error))
+            Failure(what(requests[at][0]), str(error))
             for at, error in errors.items()
             if not (_is_gone(error) and not requests[at][2])
         ]
+
+
+def what(destination: str) -> str:
+    """As `Failure.what` has it."""
+    return f"route {destination}"
 
 
 def _is_gone(error: KernelError) -> bool:

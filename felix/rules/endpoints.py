@@ -68,9 +68,10 @@ def workload_chains(endpoint: WorkloadEndpoint, dialect: Dialect, selector_of: S
             built.add("filter", Chain(name, (Rule((), dialect.deny, ("Endpoint admin disabled",)),)))
             continue
         rules = Rules(dialect, direction, _filter_kind(dialect), selector_of)  # type: ignore[arg-type]
-        rules.limit(endpoint)
-        rules.begin()
+        rules.limit_packets(endpoint)
+        rules.let_flows()
         rules.limit_connections(endpoint)
+        rules.begin()
         if direction == "outbound":
             rules.refuse_encapsulation()
         rules.tiers(endpoint.tiers)
@@ -84,6 +85,7 @@ def host_chains(endpoint: HostEndpoint, interface: str, dialect: Dialect, select
     built = Built()
     for table, direction, prefix, kind, tiers in _host_kinds(endpoint, dialect):
         rules = Rules(dialect.within(table), direction, kind, selector_of)
+        rules.let_flows()
         rules.begin()
         rules.tiers(tiers)
         if kind.is_forward and not any(_policies(tier, direction) for tier in tiers):
@@ -140,7 +142,7 @@ class Rules:
     def _put(self, action: Action | None, *criteria: Criterion, comment: str = "") -> None:
         self.found.append(Rule(criteria, action, (comment,) if comment else ()))
 
-    def limit(self, endpoint: WorkloadEndpoint) -> None:
+    def limit_packets(self, endpoint: WorkloadEndpoint) -> None:
         qos = endpoint.qos
         if qos is None:
             return
@@ -156,17 +158,21 @@ class Rules:
             self._put(Drop(), is_clear(within), comment="Drop what is over the packet rate")
             self._put(clear(within))
 
-    def begin(self) -> None:
+    def let_flows(self) -> None:
+        """What belongs to a connection that was allowed passes; what belongs to none that could be is denied."""
         marks, kind = self._marks, self._kind
-        if kind.tracks:
-            if kind.allow == Return():
-                self._put(put(marks.accept), FLOWS)
-            self._put(kind.allow, FLOWS)
-            if self._dialect.settings.checks_invalid:
-                self._put(self._dialect.deny, INVALID)
-        if kind.failsafe:
-            self._put(Jump(kind.failsafe))
-        self._put(clear(marks.verdicts))
+        if not kind.tracks:
+            return
+        if kind.allow == Return():
+            self._put(put(marks.accept), FLOWS)
+        self._put(kind.allow, FLOWS)
+        if self._dialect.settings.checks_invalid:
+            self._put(self._dialect.deny, INVALID)
+
+    def begin(self) -> None:
+        if self._kind.failsafe:
+            self._put(Jump(self._kind.failsafe))
+        self._put(clear(self._marks.verdicts))
 
     def limit_connections(self, endpoint: WorkloadEndpoint) -> None:
         qos = endpoint.qos

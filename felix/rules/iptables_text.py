@@ -51,19 +51,22 @@ HASH_PREFIX = "cali:"
 HASH_LENGTH = 16
 MAX_SET_NAME = 31
 MAX_COMMENT = 256
-TCP = 6
+MAX_RATE = 10_000  # packets a second, and burst: what xt_limit can count
+FAILSAFES = "cali-failsafe-"
+REFUSED = Rule((), Drop(), ("catbird: this chain was refused",))
 _COMMENT = re.compile(r"[^\w @%+=:,./\-]", re.ASCII)
 FULL = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A chain's rules without `-A CHAIN`, their hashes, and the chains that they lead to."""
+    """A chain's rules without `-A CHAIN`, their hashes, the chains that they lead to, and the sets (by the kernel's name)."""
 
     name: str
     rules: tuple[str, ...]
     hashes: tuple[str, ...]
-    targets: frozenset[str]
+    targets: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
 
 
 def set_name(version: IPVersion, id: str) -> str:
@@ -85,7 +88,7 @@ class IptablesText:
         return self.rules(chain.name, chain.rules)
 
     def rules(self, name: str, rules: Sequence[Rule]) -> Rendered:
-        texts, hashes, targets = [], [], set()
+        texts, hashes, targets, sets = [], [], set(), set()
         running = hashlib.sha224(name.encode()).digest()
         for rule in rules:
             comments = "".join(f' -m comment --comment "{comment_text(one)}"' for one in rule.comments)
@@ -97,7 +100,25 @@ class IptablesText:
             hashes.append(found)
             if isinstance(rule.action, Jump | GoTo):
                 targets.add(rule.action.chain)
-        return Rendered(name, tuple(texts), tuple(hashes), frozenset(targets))
+            sets |= {set_name(self.version, one.id) for one in rule.criteria if isinstance(one, InSet | InPortSet)}
+        return Rendered(name, tuple(texts), tuple(hashes), frozenset(targets), frozenset(sets))
+
+    def inserted(self, hook: str, rules: Sequence[Rule]) -> Rendered:
+        """Ours at the start of one of the kernel's chains."""
+        return self.rules(hook, rules)
+
+    def appended(self, hook: str, rules: Sequence[Rule]) -> Rendered:
+        """Ours at its end. Calico adds to the chain's name, so that no rule of one kind is taken for one of the other."""
+        return self.rules(f"{hook}*appends*", rules)
+
+    def closed(self, chain: Chain, drops: bool) -> Rendered:
+        """In place of a chain that was refused: nobody passes, but what keeps people from locking themselves out stays."""
+        kept = [
+            rule
+            for rule in chain.rules
+            if not rule.criteria and isinstance(rule.action, Jump) and rule.action.chain.startswith(FAILSAFES)
+        ]
+        return self.rules(chain.name, [*kept, *([REFUSED] if drops else [])])
 
     def criteria(self, rule: Rule) -> str:
         return " ".join(_of(CRITERIA, one)(self, one) for one in rule.criteria)
@@ -192,7 +213,11 @@ def random_fully(one: Masquerade | SNAT) -> str:
 
 
 def packet_rate(_: IptablesText, one: LimitPacketRate) -> str:
-    return f"{limit(f'{one.per_second}/second', one.burst)}--jump MARK --set-mark {one.mark:#x}/{one.mark:#x}"
+    if not (0 < one.per_second <= MAX_RATE and 0 < one.burst <= MAX_RATE):
+        raise ValueError(
+            f"iptables counts up to {MAX_RATE} packets a second, not {one.per_second} with a burst of {one.burst}"
+        )
+    return f"{limit(f'{one.per_second}/sec', one.burst)}--jump MARK --set-mark {one.mark:#x}/{one.mark:#x}"
 
 
 def masquerade(_: IptablesText, one: Masquerade) -> str:
@@ -223,7 +248,8 @@ ACTIONS: Mapping[type, Callable[[IptablesText, Any], str]] = {
     DNAT: dnat,
     LimitPacketRate: packet_rate,
     LimitConnections: lambda _, one: (
-        f"-p {TCP} -m connlimit --connlimit-above {one.most} --connlimit-mask 0 --jump REJECT --reject-with tcp-reset"
+        f"-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m connlimit --connlimit-above {one.most} --connlimit-mask 0"
+        " -j REJECT --reject-with tcp-reset"
     ),
     SetDSCP: lambda _, one: f"--jump DSCP --set-dscp {one.value:#x}",
 }

@@ -5,7 +5,7 @@ Only `apply` is a coroutine: it awaits the packet filter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from felix.claims import Claims
@@ -30,7 +30,6 @@ from felix.desired import (
     ProfileRemove,
     ProfileUpdate,
     ServiceCIDRsUpdate,
-    TierPolicies,
     VTEPRemove,
     VTEPUpdate,
     WorkloadEndpoint,
@@ -40,11 +39,11 @@ from felix.desired import (
 )
 from felix.filter_rules import Table
 from felix.ports import Failure, PacketFilter
-from felix.rules import names, static
+from felix.rules import static
 from felix.rules.address_sets import AddressSets, whole
-from felix.rules.dispatch import host_dispatch, workload_dispatch
-from felix.rules.endpoints import Built, host_chains, workload_chains
-from felix.rules.interfaces import HostInterfaces
+from felix.rules.dispatch import workload_dispatch
+from felix.rules.endpoints import workload_chains
+from felix.rules.host_rules import HostRules
 from felix.rules.marks import marks_of
 from felix.rules.nat import nat_chains
 from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
@@ -62,15 +61,15 @@ class RuleProgrammer:
         self.policies: dict[PolicyId, Policy] = {}
         self.profiles: dict[str, Profile] = {}
         self.workloads: dict[WorkloadId, WorkloadEndpoint] = {}
-        self.hosts: dict[str, HostEndpoint] = {}
         self._services = ServiceCIDRsUpdate()
-        self._interfaces = HostInterfaces(settings.interface_prefixes)
         self._groups = SharedChains(self._sections)  # of policies
+        self.hosts = HostRules(self._sections, self._groups, settings.interface_prefixes)
         self._dirty_policies: set[PolicyId] = set()
+        self._grouped_by: dict[PolicyId, str] = {}  # the selectors by which endpoints' policies were grouped
+        self._regrouped: set[PolicyId] = set()  # that have another one now
         self._dirty_profiles: set[str] = set()
         self._dirty_interfaces: set[str] = set()  # of workloads
         self._stale: set[str] = set()  # parts that are built anew as a whole
-        self._mangled: frozenset[PolicyId | str] = frozenset()  # needed in the mangle table too
         self._claims = Claims()
         self._owned: dict[Section, dict[Table, list[OwnedChain]]] = {}
         self.reconfigure(settings)
@@ -85,8 +84,8 @@ class RuleProgrammer:
             settings,
             marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6)),
         )
-        self._interfaces.prefixes = settings.interface_prefixes
-        self.sets.set_this_host(self._interfaces.addresses)
+        self.hosts.interfaces.prefixes = settings.interface_prefixes
+        self.sets.set_this_host(self.hosts.interfaces.addresses)
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
         self._dirty_profiles |= self.profiles.keys()
@@ -103,27 +102,22 @@ class RuleProgrammer:
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
-        if self._interfaces.change(name, state, addresses):
-            self.sets.set_this_host(self._interfaces.addresses)
+        if self.hosts.interfaces.change(name, state, addresses):
+            self.sets.set_this_host(self.hosts.interfaces.addresses)
             self._stale.add("hosts")
 
     def _take_policy(self, message: PolicyUpdate) -> None:
         policy = message.policy
-        before = self.policies.get(policy.id)
         self.policies[policy.id] = policy
         self._dirty_policies.add(policy.id)
-        if before is not None and before.selector != policy.selector:
-            # Who is under it may have to be grouped otherwise.
-            self._dirty_interfaces |= {
-                one.interface
-                for one in self.workloads.values()
-                if any(policy.id in t.ingress + t.egress for t in one.tiers)
-            }
-            self._stale.add("hosts")
+        if self._grouped_by.get(policy.id, policy.selector) != policy.selector:
+            self._regrouped.add(policy.id)
 
     def _take_policy_gone(self, message: PolicyRemove) -> None:
         self.policies.pop(message.id, None)
         self._dirty_policies.add(message.id)
+        if self._grouped_by.pop(message.id, None) is not None:
+            self._regrouped.add(message.id)
 
     def _take_profile(self, message: ProfileUpdate) -> None:
         self.profiles[message.profile.name] = message.profile
@@ -158,11 +152,11 @@ class RuleProgrammer:
             self._stale |= _parts_with(self.workloads.get(id))
 
     def _take_host(self, message: HostEndpointUpdate) -> None:
-        self.hosts[message.endpoint.name] = message.endpoint
+        self.hosts.endpoints[message.endpoint.name] = message.endpoint
         self._stale |= {"hosts", "mangle"}
 
     def _take_host_gone(self, message: HostEndpointRemove) -> None:
-        self.hosts.pop(message.name, None)
+        self.hosts.endpoints.pop(message.name, None)
         self._stale |= {"hosts", "mangle"}
 
     def _take_services(self, message: ServiceCIDRsUpdate) -> None:
@@ -193,6 +187,8 @@ class RuleProgrammer:
 
     def complete(self) -> None:
         """Hand over everything that has changed."""
+        if self._regrouped:
+            self._regroup()
         if "static" in self._stale:
             self._build_static()
         if "hosts" in self._stale:
@@ -223,9 +219,16 @@ class RuleProgrammer:
         for (table, hook), rules in static.hooks(self.dialect).items():
             self.filter.set_hook(table, hook, rules)
 
+    def _build_hosts(self) -> None:
+        for owner in self.hosts.build(self.dialect, self._selector_of):
+            if isinstance(owner, str):
+                self._dirty_profiles.add(owner)
+            else:
+                self._dirty_policies.add(owner)
+
     def _build_mangle(self) -> None:
         dscp: dict[str, int] = {}
-        endpoints: list[WorkloadEndpoint | HostEndpoint] = [*self.hosts.values()]
+        endpoints: list[WorkloadEndpoint | HostEndpoint] = [*self.hosts.endpoints.values()]
         endpoints += [self.workloads[id] for id in self._claims.owners.values()]
         for one in endpoints:
             if one.qos is not None and one.qos.dscp is not None:
@@ -299,78 +302,37 @@ class RuleProgrammer:
         if isinstance(owner, Policy):
             tables = ["raw"] if owner.is_untracked else ["mangle"] if owner.is_pre_dnat else ["filter"]
         name = owner.id if isinstance(owner, Policy) else owner.name
-        return [*tables, "mangle"] if name in self._mangled and "mangle" not in tables else tables
+        return [*tables, "mangle"] if name in self.hosts.needed_in_mangle and "mangle" not in tables else tables
 
     def _build_workload(self, interface: str) -> None:
         """By interface, as the chains are named: where two workloads swap theirs, neither takes away the other's."""
         owner = self._claims.owners.get(interface)
         if owner is None:
-            self._drop(("workload", interface))
+            self._groups.drop(("workload", interface))
         else:
-            chains = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
-            self._hand_over(("workload", interface), chains)
+            built = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
+            self._groups.put(("workload", interface), built.chains, built.groups)
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)
-        return policy.selector if policy is not None else ""
+        selector = self._grouped_by[id] = policy.selector if policy is not None else ""
+        return selector
+
+    def _regroup(self) -> None:
+        """Endpoints under these policies: neighbours of one selector share a chain."""
+        self._dirty_interfaces |= {
+            one.interface
+            for one in self.workloads.values()
+            if any(not self._regrouped.isdisjoint(some) for tier in one.tiers for some in (tier.ingress, tier.egress))
+        }
+        self._stale.add("hosts")
+        self._regrouped.clear()
 
     def _build_dispatch(self) -> None:
         chains, maps = workload_dispatch(self._claims.owners, self.dialect)
         self._sections.put(("dispatch",), {"filter": chains})
         for name, targets in maps.items():
             self.filter.set_map("filter", name, targets)
-
-    def _build_hosts(self) -> None:
-        """All host endpoints at once: there are few, and which interface has which depends on all of them."""
-        on = self._interfaces.endpoints(self.hosts.values())
-        former = set(self._sections.of_kind("host"))
-        used: set[tuple[str, ...]] = set()
-        for interface, endpoint in on.items():
-            used.add(("host", interface))
-            built = host_chains(endpoint, interface, self.dialect, self._selector_of)
-            self._hand_over(("host", interface), built)
-        for section in former - used:
-            self._drop(section)
-        self._build_host_dispatch(on)
-        mangled = frozenset(_needed_in_mangle(on.values()))
-        changed = mangled ^ self._mangled
-        self._mangled = mangled
-        self._dirty_policies |= {one for one in changed if isinstance(one, PolicyId)}
-        self._dirty_profiles |= {one for one in changed if isinstance(one, str)}
-
-    def _build_host_dispatch(self, on: dict[str, HostEndpoint]) -> None:
-        dialect = self.dialect
-        untracked = [name for name, one in on.items() if one.untracked_tiers and name != names.ANY_INTERFACE]
-        pre_dnat = [name for name, one in on.items() if one.pre_dnat_tiers]
-        self._sections.put(
-            ("host dispatch",),
-            {
-                "filter": [
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", on, dialect),
-                    *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
-                    *host_dispatch(names.FROM_HOST_FORWARD, "in", "cali-fhfw-", on, dialect),
-                    *host_dispatch(names.TO_HOST_FORWARD, "out", "cali-thfw-", on, dialect),
-                ],
-                "raw": [
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", untracked, dialect),
-                    *host_dispatch(names.TO_HOST, "out", "cali-th-", untracked, dialect),
-                ],
-                "mangle": [
-                    # In Calico the pre-DNAT policies for all interfaces meet the packets of named host endpoints too.
-                    *host_dispatch(names.FROM_HOST, "in", "cali-fh-", pre_dnat, dialect, spared=on),
-                    *host_dispatch(names.TO_HOST, "out", "cali-th-", on, dialect, skips_workloads=True),
-                ],
-            },
-        )
-
-    def _hand_over(self, section: Section, built: Built) -> None:
-        # The groups first: chains may name what was told before.
-        self._groups.use(section, built.groups)
-        self._sections.put(section, built.chains)
-
-    def _drop(self, section: Section) -> None:
-        self._sections.drop(section)
-        self._groups.use(section, {})
 
 
 def _parts_with(endpoint: WorkloadEndpoint | None) -> set[str]:
@@ -388,15 +350,6 @@ def _parts_with(endpoint: WorkloadEndpoint | None) -> set[str]:
 def _nets_of(endpoint: WorkloadEndpoint | HostEndpoint, version: IPVersion) -> list[str]:
     nets = endpoint.expected_ips if isinstance(endpoint, HostEndpoint) else endpoint.ipv4_nets + endpoint.ipv6_nets
     return [whole(one) for one in nets if (":" in one) == (version == 6)]
-
-
-def _needed_in_mangle(endpoints: Iterable[HostEndpoint]) -> Iterable[PolicyId | str]:
-    """What the mangle table's host chains jump to: egress policies, profiles."""
-    for endpoint in endpoints:
-        yield from endpoint.profiles
-        tiers: tuple[TierPolicies, ...] = endpoint.tiers
-        for tier in tiers:
-            yield from tier.egress
 
 
 TAKERS: dict[type[Any], Callable[[RuleProgrammer, Any], None]] = {

@@ -54,8 +54,17 @@ class SharedChains:
         self._users: dict[tuple[Table, str], int] = {}
         self._of: dict[Section, frozenset[tuple[Table, str]]] = {}
 
-    def use(self, user: Section, chains: Mapping[Table, Mapping[str, Chain]]) -> None:
-        """These are what `user` jumps to now."""
+    def put(
+        self, section: Section, chains: Mapping[Table, Iterable[Chain]], shared: Mapping[Table, Mapping[str, Chain]]
+    ) -> None:
+        """These are now the section's chains, and what they jump to."""
+        self._use(section, shared)
+        self._sections.put(section, chains)
+
+    def drop(self, section: Section) -> None:
+        self.put(section, {}, {})
+
+    def _use(self, user: Section, chains: Mapping[Table, Mapping[str, Chain]]) -> None:
         now = {(table, name): chain for table, some in chains.items() for name, chain in some.items()}
         before = self._of.pop(user, frozenset())
         for key, chain in now.items():

@@ -164,6 +164,9 @@ def _workload_to_host(dialect: Dialect) -> Iterator[Rule]:
     if settings.is_openstack:
         yield from _openstack_to_host(dialect)
     yield Rule((), Jump(names.FROM_WORKLOAD_DISPATCH))
+    if settings.filter_allow == "RETURN":
+        # Answers to what this host asked a workload: accepting, the endpoint's chain would not have let them get here.
+        yield Rule((FLOWS, is_set(dialect.marks.accept)), Return())
     action: Action = {"DROP": Drop(), "REJECT": Reject(), "ACCEPT": Accept(), "RETURN": Return()}[
         settings.endpoint_to_host
     ]  # type: ignore[assignment]

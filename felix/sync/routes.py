@@ -94,13 +94,13 @@ class RouteBook:
     def __init__(self) -> None:
         self._by_maker: dict[str, dict[str, WantedRoute]] = {}
         self._appeared: dict[int, float] = {}  # interface index → when
-        self._withdrawn: set[tuple[str, str]] = set()  # destination and interface of what was wanted until now
+        # By maker, what the last step wanted: destination → interface index.
+        self._had: dict[str, dict[str, int]] = {}
 
     def want(self, maker: str, routes: Iterable[WantedRoute]) -> bool:
         """All that `maker` wants now. Whether that may concern the routes of others, too: they want the same destinations."""
         before = self._by_maker.get(maker, {})
         self._by_maker[maker] = new = {route.destination: route for route in routes}
-        self._withdrawn |= {(to, before[to].interface) for to in before.keys() - new.keys()}
         changed = before.keys() ^ new.keys()
         return any(to in other for name, other in self._by_maker.items() if name != maker for to in changed)
 
@@ -144,37 +144,45 @@ class RouteBook:
         """
         step = Step()
         wanted = self.of(only) if only else self.wanted()
+        had = self._note_what_is_had(up, only)
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
             want = wanted.get(one.destination)
-            if want is None:
-                if ownership.is_ours(one, name):
-                    self._remove(one, name, step, ownership, now)
-            elif want.interface and want.interface not in up:
-                continue  # what is there may be better than nothing
-            elif fits(want, one, up):
+            is_known = any(routes.get(one.destination) == one.interface_index for routes in had)
+            if want is not None and want.interface and want.interface not in up:
+                # What is there may be better than nothing, but over an interface that was ours and has another name
+                # now no policy is met.
+                if is_known and name != want.interface:
+                    step.deletes.append(one)
+            elif want is not None and fits(want, one, up):
                 right.add(one.destination)
             elif ownership.is_ours(one, name):
-                step.deletes.append(one)
+                is_news = want is None and not is_known  # what we wrote ourselves and want no more is nobody's news
+                due_at = self._appeared.get(one.interface_index, float("-inf")) + GRACE_S
+                if is_news and now < due_at and name.startswith(ownership.prefixes):
+                    step.look_again_at = min(due_at, step.look_again_at or due_at)
+                else:
+                    step.deletes.append(one)
         for route in wanted.values():
             if route.interface and route.interface not in up:
                 step.waiting.append(route)
             elif route.destination not in right:
                 step.puts.append(route)
         _leave_what_is_replaced(step)
-        self._withdrawn.clear()
         return step
 
-    def _remove(self, one: KernelRoute, name: str, step: Step, ownership: Ownership, now: float) -> None:
-        appeared_at = self._appeared.get(one.interface_index)
-        is_new = appeared_at is not None and now - appeared_at < GRACE_S
-        was_wanted = (one.destination, name) in self._withdrawn
-        if is_new and not was_wanted and name.startswith(ownership.prefixes):
-            due_at = (appeared_at or now) + GRACE_S
-            step.look_again_at = min(due_at, step.look_again_at or due_at)
-        else:
-            step.deletes.append(one)
+    def _note_what_is_had(self, up: Mapping[str, int], only: str) -> list[dict[str, int]]:
+        """What was, before it is replaced by what will be."""
+        had = list(self._had.values())
+        self._had |= {
+            maker: {
+                to: up.get(one.interface, 0) for to, one in routes.items() if not one.interface or one.interface in up
+            }
+            for maker, routes in self._by_maker.items()
+            if maker == only or not only
+        }
+        return had
 
 
 def _leave_what_is_replaced(step: Step) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from integration.cni.errors import TRY_AGAIN_LATER, CNIError
 from integration.cni.identity import Identity
@@ -14,6 +14,7 @@ from integration.cni.network_config import NetworkConfig
 
 GATES_TIMEOUT_S, GATE_PAUSE_S = 30.0, 5.0
 POLL_S = 0.01
+SAFE = "$&+=:@"  # what Go's PathEscape leaves, beyond letters, digits and -_.~
 
 
 async def wait_for_readiness(gates: Sequence[str]) -> None:
@@ -69,6 +70,6 @@ def _is_up(folder: Path, identity: Identity) -> bool:
 
 
 def status_file_name(identity: Identity) -> str:
-    """As Felix calls it: the endpoint's v1 key with spaces for slashes."""
+    """As Felix calls it: the three parts of the endpoint's key, each escaped."""
     workload = f"{identity.namespace}/{identity.workload}"
-    return " ".join(part.replace(os.sep, "%2f") for part in (identity.orchestrator, workload, identity.endpoint))
+    return " ".join(quote(part, safe=SAFE) for part in (identity.orchestrator, workload, identity.endpoint))

@@ -50,6 +50,12 @@ def build(plan: Plan, run: Run) -> None:
         settings = ALL_SETTINGS if router.is_reflector else ALL_SETTINGS | ROUTER_SETTINGS
         home.run(lambda: write_settings(settings))  # noqa: B023 - called within the loop
         _plug_in(router, home, fabric)
+        if router.is_whole:
+            # The CNI plugin and Felix do the rest. A host without a default route answers no ARP for others.
+            home.run(lambda: _default_route(plan.tor))
+            for workload in router.workloads:
+                run.add(workload.name).run(lambda: write_settings(ALL_SETTINGS))
+            continue
         for workload in router.workloads:
             add_workload(router, workload, run)
         if not router.is_tor:
@@ -105,6 +111,11 @@ def _plug_in(router: Router, home: Namespace, fabric: Namespace) -> None:
 
     fabric.run(at_switch)
     home.run(at_router)
+
+
+def _default_route(tor: Router) -> None:
+    with IPRoute() as netlink:
+        netlink.route("add", dst="default", gateway=str(tor.ipv4), oif=_index(netlink, "eth0"))
 
 
 def _veth(interface: str, inside: Namespace, mac: str) -> None:

@@ -12,7 +12,7 @@ from bgp.families import IPNetwork
 from integration.demo.kernel_view import DeletionWatch, KernelRoute, bgp_routes
 from integration.demo.plan import Plan, Router, Workload
 from integration.demo.probe import Losses, Pair, Stream
-from integration.demo.routers import wait_until
+from integration.demo.routers import CannotRun, wait_until
 from integration.demo.world import World
 
 SESSIONS_TIMEOUT_S = 40.0
@@ -20,6 +20,7 @@ ROUTES_TIMEOUT_S = 20.0
 PACKETS_TIMEOUT_S = 10.0
 DOWN_S = 1.0  # how long a killed speaker stays dead
 PACKETS_PER_S = 800
+POLICY_TIMEOUT_S = 10.0
 
 
 class Failed(Exception):
@@ -60,6 +61,37 @@ def start_speakers(world: World) -> tuple[str, dict[str, Any]]:
     return ", ".join(words), {"speakers": kinds}
 
 
+def start_workloads(world: World) -> tuple[str, dict[str, Any]]:
+    try:
+        world.start_workloads()
+    except (TimeoutError, CannotRun) as error:
+        raise Failed(str(error)) from None
+    count = len([one for router in world.plan.nodes if router.is_whole for one in router.workloads])
+    borrowed = len([one for one in world.plan.workloads if one.is_borrowed])
+    return f"{count} by ADD, with addresses from IPAM, {borrowed} of them from another node's block", {
+        "workloads": count
+    }
+
+
+def tenants_kept_apart(world: World) -> tuple[str, dict[str, Any]]:
+    """The policies are written; then whoever may not reach somebody must not, and whoever may must."""
+    world.cluster.write(world.cluster.policies())
+    began = time.monotonic()
+    denied = world.denied_pairs()
+
+    def are_apart() -> bool:
+        return not any(world.ping(denied, timeout_s=0.2).values())
+
+    if not wait_until(are_apart, POLICY_TIMEOUT_S):
+        through = [pair for pair, reply in world.ping(denied, timeout_s=0.3).items() if reply is not None]
+        names = [f"{source.name}→{to.name} IPv{version}" for source, to, version in through]
+        raise Failed(f"{POLICY_TIMEOUT_S:.0f} s after the policies still through: {', '.join(names[:8])}")
+    took_s = time.monotonic() - began
+    everybody_reaches_everybody(world)
+    text = f"{len(denied)} pairs kept apart {took_s * 1000:.0f} ms after the policies were written, {len(world.pairs())} reach each other"
+    return text, {"denied_pairs": len(denied), "allowed_pairs": len(world.pairs()), "enforced_s": round(took_s, 3)}
+
+
 def sessions_established(world: World, timeout_s: float = SESSIONS_TIMEOUT_S) -> tuple[str, dict[str, Any]]:
     def all_up() -> bool:
         if dead := world.dead_daemons():
@@ -94,6 +126,9 @@ def everybody_reaches_everybody(world: World) -> tuple[str, dict[str, Any]]:
     if left:
         silent = [f"{source.name}→{to.name} IPv{version}" for source, to, version in left]
         raise Failed(f"no reply on {len(silent)} of {len(pairs)} paths: {', '.join(silent[:8])}")
+    if through := [pair for pair, reply in world.ping(world.denied_pairs(), timeout_s=0.2).items() if reply]:
+        names = [f"{source.name}→{to.name} IPv{version}" for source, to, version in through]
+        raise Failed(f"policies deny these, and they came through: {', '.join(names[:8])}")
     each = len(pairs) // 2
     worst = max(world.ping(pairs).values(), key=lambda reply: reply.round_trip_ms if reply else 0.0)
     figures = {
@@ -274,18 +309,23 @@ def stops_cleanly(world: World) -> tuple[str, dict[str, Any]]:
     return "SIGTERM, exit code 0 from all", {}
 
 
-FIRST_STEPS: list[tuple[str, Check]] = [
-    ("build nodes, ToR and workloads", build_it),
-    ("start a speaker on each", start_speakers),
-    ("BGP sessions", sessions_established),
-    ("routes in each kernel", kernels_programmed),
-    ("packets between all workloads", everybody_reaches_everybody),
-]
+def first_steps(plan: Plan) -> list[tuple[str, Check]]:
+    whole = [("workloads by the CNI plugin", start_workloads)] if any(one.is_whole for one in plan.nodes) else []
+    policy = [("tenants kept apart", tenants_kept_apart)] if plan.has_policy else []
+    return [
+        ("build nodes, ToR and workloads", build_it),
+        ("start a speaker on each", start_speakers),
+        *whole,
+        ("BGP sessions", sessions_established),
+        ("routes in each kernel", kernels_programmed),
+        *policy,
+        ("packets between all workloads", everybody_reaches_everybody),
+    ]
 
 
 def all_steps(plan: Plan) -> list[tuple[str, Check]]:
     steps = [
-        *FIRST_STEPS,
+        *first_steps(plan),
         ("a workload goes and returns", withdrawal_spreads),
         ("kill -9 and restart of node1's speaker", killed_speaker_loses_nothing),
     ]

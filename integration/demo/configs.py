@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from bgp.families import IPAddress
 from integration.demo.build import FELIX_PROTOCOL
 from integration.demo.plan import Plan, Router
 
 # Short, so that the demo is: a real network would leave them at their defaults.
 CONNECT_RETRY_S = 1
 HOLD_TIME_S = 9
+
+
+V6 = "_v6"  # behind a router's name: the session for IPv6 with it
+
+
+def sessions_of(plan: Plan, router: Router) -> Iterator[tuple[str, IPAddress, Router]]:
+    """Name, the other side's address, the other side. A Calico node speaks to each over both IP versions."""
+    for peer in plan.peers_of(router):
+        yield peer.name, peer.ipv4, peer
+        if peer.is_whole:
+            yield peer.name + V6, peer.ipv6, peer
 
 
 def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
@@ -34,12 +47,12 @@ def catbird_config(plan: Plan, router: Router, folder: Path) -> str:
             "]",
         ]
     lines += _policy(router)
-    for peer in plan.peers_of(router):
+    for name, address, peer in sessions_of(plan, router):
         lines += [
             "",
             "[[peer]]",
-            f'name = "{peer.name}"',
-            f'address = "{peer.ipv4}"',
+            f'name = "{name}"',
+            f'address = "{address}"',
             f"asn = {peer.asn}",
             f"hold_time_s = {HOLD_TIME_S}",
             f"connect_retry_s = {CONNECT_RETRY_S}",
@@ -73,13 +86,16 @@ def bird_config(plan: Plan, router: Router, log: Path) -> str:
         for prefix in router.aggregates:
             port = router.workloads[0].interface
             text += f'protocol static {{ ipv{prefix.version}; route {prefix} via "{port}"; }}\n'
-    for peer in plan.peers_of(router):
-        channel = "import all; export where source ~ [ RTS_BGP, RTS_STATIC, RTS_INHERIT ];"
+    channel = "import all; export where source ~ [ RTS_BGP, RTS_STATIC, RTS_INHERIT ];"
+    for name, address, peer in sessions_of(plan, router):
+        own = router.ipv6 if address.version == 6 else router.ipv4
+        versions = (address.version,) if peer.is_whole else (4, 6)
         text += (
-            f"protocol bgp {peer.name} {{\n  local {router.ipv4} as {router.asn}; neighbor {peer.ipv4} as {peer.asn};\n"
+            f"protocol bgp {name} {{\n  local {own} as {router.asn}; neighbor {address} as {peer.asn};\n"
             f"  hold time {HOLD_TIME_S}; connect delay time 1; connect retry time {CONNECT_RETRY_S};"
             " error wait time 1, 2; graceful restart;\n"
-            f"  ipv4 {{ {channel} }};\n  ipv6 {{ {channel} }};\n}}\n"
+            + "".join(f"  ipv{version} {{ {channel} }};\n" for version in versions)
+            + "}\n"
         )
     return text
 
@@ -94,16 +110,20 @@ def frr_config(plan: Plan, router: Router, log: Path) -> str:
         " no bgp default ipv4-unicast",
         " no bgp network import-check",
     ]
-    for peer in plan.peers_of(router):
+    for _, address, peer in sessions_of(plan, router):
         lines += [
-            f" neighbor {peer.ipv4} remote-as {peer.asn}",
-            f" neighbor {peer.ipv4} timers {HOLD_TIME_S // 3} {HOLD_TIME_S}",
-            f" neighbor {peer.ipv4} timers connect {CONNECT_RETRY_S}",
-            f" neighbor {peer.ipv4} advertisement-interval 0",
+            f" neighbor {address} remote-as {peer.asn}",
+            f" neighbor {address} timers {HOLD_TIME_S // 3} {HOLD_TIME_S}",
+            f" neighbor {address} timers connect {CONNECT_RETRY_S}",
+            f" neighbor {address} advertisement-interval 0",
         ]
     for version in (4, 6):
         lines.append(f" address-family ipv{version} unicast")
         lines += [f"  network {prefix}" for prefix in router.aggregates if prefix.version == version]
-        lines += [f"  neighbor {peer.ipv4} activate" for peer in plan.peers_of(router)]
+        lines += [
+            f"  neighbor {address} activate"
+            for _, address, peer in sessions_of(plan, router)
+            if not peer.is_whole or address.version == version
+        ]
         lines.append(" exit-address-family")
     return "\n".join(lines) + "\n"

@@ -41,7 +41,9 @@ def main(argv: Sequence[str]) -> int:
     """Exit code: 0 all is well (or the live view was ended), 1 a check failed or it cannot run, 128+n by signal n."""
     arguments = parse_arguments(argv)
     try:
-        plan = make_plan(arguments.nodes, arguments.tor, arguments.speaker, arguments.reflectors)
+        plan = make_plan(
+            arguments.nodes, arguments.tor, arguments.speaker, arguments.reflectors, has_policy=arguments.policy
+        )
     except ValueError as error:
         return _fail(str(error), code=2)
     if why := why_not_here():
@@ -63,8 +65,9 @@ def main(argv: Sequence[str]) -> int:
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="catbird demo",
-        description="Build nodes and a top-of-rack router in network namespaces, with a BGP speaker in each and two "
-        "workloads on every node, and watch them reach each other. Needs root. Removes everything at the end.",
+        description="Build nodes and a top-of-rack router in network namespaces, all of catbird on every node (speaker, "
+        "Felix, CNI agent) and two workloads from the CNI plugin on each, and watch them reach each other. Needs root. "
+        "Removes everything at the end.",
     )
     parser.add_argument("--tor", choices=("catbird", "bird", "frr"), default="catbird", help="what the ToR runs")
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="2 to 16 (default 3)")
@@ -74,6 +77,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         default=0,
         metavar="N",
         help="0 to 4 (default 0): route reflectors in place of the nodes' full mesh",
+    )
+    parser.add_argument(
+        "--policy", action="store_true", help="two tenants, kept apart by policies; the rack may reach one of them"
     )
     parser.add_argument("--once", action="store_true", help="check everything, say what and how long, exit 0 or 1")
     parser.add_argument("--keep", action="store_true", help="leave configuration files and logs behind")
@@ -118,7 +124,7 @@ class Demo:
         return 0 if all(result.is_ok for result in self.results) else 1
 
     def _check(self, world: World, is_once: bool) -> None:
-        steps = checks.all_steps(world.plan) if is_once else checks.FIRST_STEPS
+        steps = checks.all_steps(world.plan) if is_once else checks.first_steps(world.plan)
         for name, check in steps:
             result = checks.run_check(name, check, world)
             self._add(result)

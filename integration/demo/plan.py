@@ -22,18 +22,25 @@ RACK_IPV6 = ipaddress.IPv6Network("2001:db8:100::/64")
 POOL_IPV4 = ipaddress.IPv4Network("10.1.0.0/16")
 POOL_IPV6 = ipaddress.IPv6Network("fd00:10:1::/64")
 BLOCK_BITS_IPV4, BLOCK_BITS_IPV6 = 26, 122  # Calico's default block sizes
+TENANTS = ("red", "blue")
+NAMESPACE = "demo"
 MAX_NODES = 16
 MAX_REFLECTORS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One pod, or the host in the rack. `interface` is its veth's end on the router."""
+    """One pod, or the host in the rack. `interface` is its veth's end on the router.
+
+    `is_borrowed`: its addresses are of another node's blocks, so that its node announces them one by one.
+    """
 
     name: str
     ipv4: ipaddress.IPv4Address
     ipv6: ipaddress.IPv6Address
     interface: str
+    tenant: str = ""
+    is_borrowed: bool = False
 
     @property
     def addresses(self) -> tuple[IPAddress, IPAddress]:
@@ -67,10 +74,16 @@ class Router:
         return self.role == "reflector"
 
     @property
+    def is_whole(self) -> bool:
+        """A node that runs all of catbird: speaker, Felix, CNI agent."""
+        return self.role == "node" and self.kind == "catbird"
+
+    @property
     def announced(self) -> frozenset[IPNetwork]:
-        """What every other router must learn from this one. The rack's host hides behind its prefix."""
-        single = () if self.is_tor else tuple(p for w in self.workloads for p in w.prefixes)
-        return frozenset((*self.aggregates, *single))
+        """What every other router must learn from this one. The rack's host hides behind its prefix, and what a node has
+        of its own blocks behind these."""
+        shown = [one for one in self.workloads if not self.is_tor and (one.is_borrowed or not self.is_whole)]
+        return frozenset((*self.aggregates, *(prefix for one in shown for prefix in one.prefixes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,13 @@ class Plan:
     nodes: tuple[Router, ...]
     tor: Router
     reflectors: tuple[Router, ...] = ()
+    has_policy: bool = False
+
+    def may_reach(self, source: Workload, to: Workload) -> bool:
+        """As the tenants' policies say: their own, and the rack may reach the red ones."""
+        if not self.has_policy or not to.tenant:
+            return True
+        return source.tenant == to.tenant or (to.tenant == TENANTS[0] and not source.tenant)
 
     @property
     def routers(self) -> tuple[Router, ...]:
@@ -116,7 +136,12 @@ class Plan:
 
 
 def make_plan(
-    nodes: int = 3, tor: RouterKind = "catbird", speaker: RouterKind = "catbird", reflectors: int = 0
+    nodes: int = 3,
+    tor: RouterKind = "catbird",
+    speaker: RouterKind = "catbird",
+    reflectors: int = 0,
+    *,
+    has_policy: bool = False,
 ) -> Plan:
     """`nodes` is 2 to 16, `reflectors` 0 to 4; without any the nodes are meshed. Raises ValueError."""
     if not 2 <= nodes <= MAX_NODES:
@@ -124,24 +149,28 @@ def make_plan(
     if not 0 <= reflectors <= MAX_REFLECTORS:
         raise ValueError(f"--reflectors is 0 to {MAX_REFLECTORS}")
     return Plan(
-        nodes=tuple(_node(index, speaker) for index in range(nodes)),
+        nodes=tuple(_node(index, nodes, speaker) for index in range(nodes)),
         tor=_tor(tor),
         reflectors=tuple(_reflector(index) for index in range(reflectors)),
+        has_policy=has_policy,
     )
 
 
-def _node(index: int, kind: RouterKind) -> Router:
+def _node(index: int, nodes: int, kind: RouterKind) -> Router:
+    """The first workload is in the node's own blocks; of a whole node the second is in the next node's."""
     name = f"node{index + 1}"
-    ipv4_block = _block(POOL_IPV4, BLOCK_BITS_IPV4, index)
-    ipv6_block = _block(POOL_IPV6, BLOCK_BITS_IPV6, index)
+    blocks = _blocks(index)
+    lent = _blocks((index + 1) % nodes) if kind == "catbird" else blocks
     workloads = tuple(
         Workload(
             name=f"w{index * 2 + number}",
-            ipv4=ipaddress.IPv4Address(ipv4_block[number]),
-            ipv6=ipaddress.IPv6Address(ipv6_block[number]),
+            ipv4=ipaddress.IPv4Address(of[0][number]),
+            ipv6=ipaddress.IPv6Address(of[1][number]),
             interface=_cali(f"w{index * 2 + number}"),
+            tenant=TENANTS[number - 1],
+            is_borrowed=of is not blocks,
         )
-        for number in (1, 2)
+        for number, of in ((1, blocks), (2, lent))
     )
     return Router(
         name=name,
@@ -151,7 +180,7 @@ def _node(index: int, kind: RouterKind) -> Router:
         ipv4=FABRIC_IPV4[11 + index],
         ipv6=FABRIC_IPV6[0x11 + index],
         workloads=workloads,
-        aggregates=(ipv4_block, ipv6_block),
+        aggregates=blocks,
     )
 
 
@@ -182,6 +211,10 @@ def _tor(kind: RouterKind) -> Router:
     )
 
 
+def _blocks(index: int) -> tuple[IPNetwork, IPNetwork]:
+    return _block(POOL_IPV4, BLOCK_BITS_IPV4, index), _block(POOL_IPV6, BLOCK_BITS_IPV6, index)
+
+
 def _block(pool: IPNetwork, bits: int, index: int) -> IPNetwork:
     size = 1 << (pool.max_prefixlen - bits)
     return (
@@ -193,4 +226,4 @@ def _block(pool: IPNetwork, bits: int, index: int) -> IPNetwork:
 
 def _cali(workload: str) -> str:
     """As Calico names a workload's veth: cali and eleven hexadecimal digits, 15 octets in all."""
-    return "cali" + hashlib.sha1(f"demo.{workload}".encode(), usedforsecurity=False).hexdigest()[:11]
+    return "cali" + hashlib.sha1(f"{NAMESPACE}.{workload}".encode(), usedforsecurity=False).hexdigest()[:11]

@@ -44,6 +44,7 @@ class Prober:
     def __init__(self) -> None:
         self._sockets: dict[tuple[str, int], socket.socket] = {}
         self._sequence = itertools.count(1)
+        self._calls = itertools.count(1)
 
     def __enter__(self) -> Prober:
         return self
@@ -60,13 +61,17 @@ class Prober:
             self._sockets[workload.name, address.version] = namespace.run(lambda at=address: _open(at))  # type: ignore[misc]
 
     def ping(self, pairs: Iterable[Pair], timeout_s: float = 1.0) -> dict[Pair, Reply | None]:
-        """One packet for each pair, all at once; None = no reply within `timeout_s`."""
+        """One packet for each pair, all at once; None = no reply within `timeout_s`.
+
+        To conntrack each call is a flow of its own: one that was allowed once would go on when policies forbid it.
+        """
+        identifier = (IDENTIFIER + next(self._calls)) & 0xFFFF
         answers: dict[Pair, Reply | None] = dict.fromkeys(pairs)
         sent: dict[int, tuple[Pair, float]] = {}
         for pair in answers:
             number = next(self._sequence) & 0xFFFF
             sent[number] = pair, time.monotonic()
-            self.send(pair, number)
+            self.send(pair, number, identifier)
         deadline = time.monotonic() + timeout_s
         while sent and (left := deadline - time.monotonic()) > 0:
             for number, hops, at in self.receive(left):
@@ -75,12 +80,14 @@ class Prober:
                     answers[pair] = Reply((at - sent_at) * 1000, hops)
         return answers
 
-    def send(self, pair: Pair, number: int) -> bool:
+    def send(self, pair: Pair, number: int, identifier: int = IDENTIFIER) -> bool:
         """False if this side's kernel already says that there is no way."""
         source, to, version = pair
         destination: IPAddress = to.ipv4 if version == 4 else to.ipv6
         try:
-            self._sockets[source.name, version].sendto(_echo_request(version, number), (str(destination), 0))
+            self._sockets[source.name, version].sendto(
+                _echo_request(version, number, identifier), (str(destination), 0)
+            )
         except OSError:
             return False
         return True
@@ -178,11 +185,11 @@ def _open(address: IPAddress) -> socket.socket:
     return made
 
 
-def _echo_request(version: int, number: int) -> bytes:
+def _echo_request(version: int, number: int, identifier: int = IDENTIFIER) -> bytes:
     """RFC 792 and RFC 4443 §4.1. The kernel fills in ICMPv6's checksum, not ICMP's."""
-    head = struct.pack("!BBHHH", ECHO_REQUEST[version], 0, 0, IDENTIFIER, number)
+    head = struct.pack("!BBHHH", ECHO_REQUEST[version], 0, 0, identifier, number)
     checksum = _checksum(head + PAYLOAD) if version == 4 else 0
-    return struct.pack("!BBHHH", ECHO_REQUEST[version], 0, checksum, IDENTIFIER, number) + PAYLOAD
+    return struct.pack("!BBHHH", ECHO_REQUEST[version], 0, checksum, identifier, number) + PAYLOAD
 
 
 def _echo_reply(version: int, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int] | None:
@@ -196,8 +203,8 @@ def _echo_reply(version: int, data: bytes, ancillary: list[tuple[int, int, bytes
         )
     if len(data) < 8:
         return None
-    kind, _, _, identifier, number = struct.unpack_from("!BBHHH", data)
-    if kind != ECHO_REPLY[version] or identifier != IDENTIFIER or data[8:] != PAYLOAD:
+    kind, _, _, _, number = struct.unpack_from("!BBHHH", data)
+    if kind != ECHO_REPLY[version] or data[8:] != PAYLOAD:
         return None
     return number, 64 - hop_limit
 

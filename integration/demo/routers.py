@@ -10,14 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from integration.demo.configs import bird_config, catbird_config, frr_config
+from integration.demo.cluster import store_url
+from integration.demo.configs import V6, bird_config, catbird_config, frr_config, sessions_of
 from integration.demo.namespaces import Run
-from integration.demo.plan import Plan, Router, RouterKind
+from integration.demo.plan import FABRIC_IPV4, FABRIC_IPV6, Plan, Router, RouterKind
 
 FRR_PROGRAMS = Path("/usr/lib/frr")
 BIRD = Path("/usr/sbin/bird")
@@ -95,7 +96,7 @@ class RunningRouter:
             return self.log_path.read_text(errors="replace").splitlines()[-lines:]
         return []
 
-    def spawn(self, *command: str) -> None:
+    def spawn(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
         """From the main thread only: a child would be killed when the thread that made it ends."""
         with self.log_path.open("ab") as log:
             self.processes.append(
@@ -105,7 +106,9 @@ class RunningRouter:
                     stdout=log,
                     stderr=log,
                     cwd=self.folder,
-                    env=os.environ | {"PYTHONPATH": str(PROJECT)},  # a checkout needs no installation
+                    env=os.environ
+                    | {"PYTHONPATH": str(PROJECT)}
+                    | dict(environment or {}),  # a checkout needs no installation
                     start_new_session=True,  # an interrupt at the terminal is for the demo, which ends them in order
                     preexec_fn=self.run.namespaces[self.router.name].child_setup(),  # noqa: PLW1509
                 )
@@ -131,6 +134,45 @@ class Catbird(RunningRouter):
             found: list[dict[str, Any]] = ask(self.socket_path, "/v1/peers")
             return found
         return []
+
+
+class WholeNode(Catbird):
+    """`catbird node`: the speaker, with Felix and the CNI agent beside it. Its sessions are found by address."""
+
+    def start(self) -> None:
+        name, folder = self.router.name, self.folder
+        environment = {
+            "IP": f"{self.router.ipv4}/{FABRIC_IPV4.prefixlen}",
+            "IP6": f"{self.router.ipv6}/{FABRIC_IPV6.prefixlen}",
+            "CALICO_ROUTER_ID": str(self.router.ipv4),
+            "NO_DEFAULT_POOLS": "true",
+            "CALICO_NODENAME_FILE": str(folder / f"{name}-nodename"),
+            "FELIX_ENDPOINTSTATUSPATHPREFIX": str(folder / f"{name}-status"),
+        }
+        self.spawn(
+            sys.executable, "-P", "-m", "integration.catbird", "node", "--datastore", store_url(folder), "--node", name,
+            "--control", str(self.socket_path), "--felix-control", str(self.felix_path), "--cni-agent", str(self.agent_path),
+            environment=environment,
+        )  # fmt: skip
+
+    @property
+    def felix_path(self) -> Path:
+        return self.folder / f"{self.router.name}-felix.sock"
+
+    @property
+    def agent_path(self) -> Path:
+        return self.folder / f"{self.router.name}-cni.sock"
+
+    def is_ready(self) -> bool:
+        """Containers can be started."""
+        with suppress(OSError, ValueError, http.client.HTTPException):
+            return self.agent_path.exists() and ask(self.felix_path, "/v1/status")["applied"] is True
+        return False
+
+    def peers(self) -> list[dict[str, Any]]:
+        names = {str(peer.ipv4): peer.name for peer in self.plan.peers_of(self.router)}
+        names |= {str(peer.ipv6): peer.name + V6 for peer in self.plan.peers_of(self.router)}
+        return [{**peer, "name": names[peer["address"]]} for peer in super().peers() if peer.get("address") in names]
 
 
 class Bird(RunningRouter):
@@ -170,10 +212,14 @@ class Frr(RunningRouter):
     def sessions(self) -> dict[str, str]:
         folder = self.folder / f"{self.router.name}-frr"
         text = _output("vtysh", "--vty_socket", str(folder), "-c", "show bgp ipv4 unicast summary json")
-        names = {str(peer.ipv4): peer.name for peer in self.plan.peers_of(self.router)}
-        with suppress(ValueError):
-            return {names[at]: peer["state"] for at, peer in json.loads(text).get("peers", {}).items() if at in names}
-        return {}
+        more = _output("vtysh", "--vty_socket", str(folder), "-c", "show bgp ipv6 unicast summary json")
+        names = {str(address): name for name, address, _ in sessions_of(self.plan, self.router)}
+        states: dict[str, str] = {}
+        for said in (text, more):
+            with suppress(ValueError):
+                peers = json.loads(said).get("peers", {})
+                states |= {names[at]: peer["state"] for at, peer in peers.items() if at in names}
+        return states
 
     def log_tail(self, lines: int = 15) -> list[str]:
         folder = self.folder / f"{self.router.name}-frr"
@@ -188,7 +234,17 @@ KINDS: dict[RouterKind, type[RunningRouter]] = {"catbird": Catbird, "bird": Bird
 
 
 def make_router(plan: Plan, router: Router, run: Run) -> RunningRouter:
-    return KINDS[router.kind](plan, router, run)
+    return WholeNode(plan, router, run) if router.is_whole else KINDS[router.kind](plan, router, run)
+
+
+def merged(states: Mapping[str, str]) -> dict[str, str]:
+    """By router: of two sessions with it the one that does not stand."""
+    found: dict[str, str] = {}
+    for name, state in states.items():
+        router = name.removesuffix(V6)
+        if found.get(router, "Established") == "Established":
+            found[router] = state
+    return found
 
 
 def ask(socket_path: Path, target: str, timeout_s: float = 2.0) -> Any:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from bgp.families import IPAddress, IPNetwork
 from integration.demo.build import add_workload, build, remove_workload
+from integration.demo.cluster import Cluster
+from integration.demo.containers import Containers
 from integration.demo.kernel_view import addresses_of, bgp_routes
 from integration.demo.namespaces import Run
 from integration.demo.plan import Plan, Router, Workload
 from integration.demo.probe import Pair, Prober, Reply
-from integration.demo.routers import RunningRouter, make_router
+from integration.demo.routers import RunningRouter, WholeNode, make_router, merged, wait_until
 
 
 @dataclass(slots=True)
@@ -35,6 +37,9 @@ class KernelState:
         return "; ".join(parts)
 
 
+READY_S = 30.0
+
+
 @dataclass(slots=True)
 class World:
     plan: Plan
@@ -48,24 +53,59 @@ class World:
         build(self.plan, self.run)
         for router in self.plan.routers:
             self._addresses[router.name] = addresses_of(self.run.namespaces[router.name])
-        for workload in self.plan.workloads:
-            self.probe(workload)
+        for router in self.plan.routers:
+            for workload in () if router.is_whole else router.workloads:
+                self.probe(workload)
 
     def start(self) -> None:
+        if any(router.is_whole for router in self.plan.routers):
+            self.cluster.write(self.cluster.beginning())
+            self.containers.install()
         for router in self.plan.routers:
             self.daemons[router.name] = make_router(self.plan, router, self.run)
             self.daemons[router.name].start()
+
+    def start_workloads(self) -> None:
+        """By the CNI plugin, each node's own first: whoever lends addresses must have the block."""
+        nodes = [router for router in self.plan.nodes if router.is_whole]
+        for router in nodes:
+            daemon = self.daemons[router.name]
+            assert isinstance(daemon, WholeNode)
+            if not wait_until(daemon.is_ready, READY_S):
+                raise TimeoutError(f"{router.name} is not ready after {READY_S:.0f} s")
+        for borrowed in (False, True):
+            for router in nodes:
+                for workload in router.workloads:
+                    if workload.is_borrowed is borrowed:
+                        self.containers.add(router, workload)
+                        self.probe(workload)
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(self.plan, self.run.folder)
+
+    @property
+    def containers(self) -> Containers:
+        return Containers(self.run)
 
     def home_of(self, workload: Workload) -> Router:
         return next(router for router in self.plan.routers if workload in router.workloads)
 
     def take_away(self, workload: Workload) -> None:
-        remove_workload(self.home_of(workload), workload, self.run)
+        home = self.home_of(workload)
+        if home.is_whole:
+            self.containers.delete(home, workload)
+        else:
+            remove_workload(home, workload, self.run)
         self.absent.add(workload)
 
     def put_back(self, workload: Workload, *, is_probed: bool = True) -> None:
         """`is_probed` is False while a Stream uses the prober's sockets: `probe` it later."""
-        add_workload(self.home_of(workload), workload, self.run)
+        home = self.home_of(workload)
+        if home.is_whole:
+            self.containers.add(home, workload)
+        else:
+            add_workload(home, workload, self.run)
         self.absent.discard(workload)
         if is_probed:
             self.probe(workload)
@@ -81,7 +121,7 @@ class World:
         """(router, peer) → state as the router says it; "no answer" from a router that does not speak."""
         states = {}
         for router in self.plan.routers:
-            said = self.daemons[router.name].sessions()
+            said = merged(self.daemons[router.name].sessions())
             for peer in self.plan.peers_of(router):
                 states[router.name, peer.name] = said.get(peer.name, "no answer")
         return states
@@ -89,7 +129,11 @@ class World:
     def kernel(self, router: Router) -> KernelState:
         withdrawn = frozenset(prefix for workload in self.absent for prefix in workload.prefixes)
         expected = self.plan.expected_in_kernel(router, without=withdrawn)
-        actual = bgp_routes(self.run.namespaces[router.name])
+        routes = bgp_routes(self.run.namespaces[router.name])
+        # A whole node's own blocks are there too, and lead nowhere: what nobody has must not go out by the default route.
+        actual = {
+            prefix: route for prefix, route in routes.items() if route.gateways or prefix not in router.aggregates
+        }
         missing = [prefix for prefix in expected if prefix not in actual]
         wrong = [
             prefix
@@ -103,6 +147,13 @@ class World:
         return {router.name: self.kernel(router) for router in self.plan.routers}
 
     def pairs(self) -> list[Pair]:
+        """That may reach each other."""
+        return [pair for pair in self._all_pairs() if self.plan.may_reach(pair[0], pair[1])]
+
+    def denied_pairs(self) -> list[Pair]:
+        return [pair for pair in self._all_pairs() if not self.plan.may_reach(pair[0], pair[1])]
+
+    def _all_pairs(self) -> list[Pair]:
         here = self.present
         return [(source, to, version) for version in (4, 6) for source in here for to in here if source != to]
 

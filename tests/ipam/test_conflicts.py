@@ -16,9 +16,10 @@ from ipam.handles import handle_key
 from ipam.pools import Wish
 from ipam.ports import Changed
 from ipam.releasing import Release
+from ipam.scene import open_tools
 from ipam.settings import Settings
-from tests.ipam.scenes import allocator, assign, check, configure, held, store_with
-from tests.ipam.store import MemoryStore, run
+from tests.ipam.scenes import allocator, assign, check, configure, held, state_of, store_with
+from tests.ipam.store import Clock, MemoryStore, run
 
 Operation = Callable[[Allocator], Any]
 
@@ -64,7 +65,7 @@ def claim_range(made: Allocator) -> None:
 def take_over(made: Allocator) -> None:
     run(made.release_handles(["h", "i"]))
     made.access.clock.advance(61)  # type: ignore[attr-defined]
-    assert len(assign(made, "b", count=250, handle="new", max_blocks=99)) >= 16
+    assert len(assign(made, "b", count=125, handle="new", max_blocks=99)) >= 16
 
 
 def set_settings(made: Allocator) -> None:
@@ -82,7 +83,7 @@ OPERATIONS: list[Operation] = [
 
 
 def prepared() -> MemoryStore:
-    store = store_with()
+    store = store_with("10.0.0.0/25")
     made = allocator(store)
     assign(made, "a", count=18, handle="h")
     assign(made, "a", count=2, handle="i")
@@ -225,6 +226,60 @@ def test_a_handle_that_vanishes_while_it_is_counted_up_is_made_again() -> None:
             run(allocator(store).release_handle("h"))
 
     store.before_write = vanish
-    run(allocator(store).assign_address(ip_address("10.0.0.200"), "a", "h"))
-    assert block_key("10.0.0.192/28") in store.objects
+    run(allocator(store).assign_address(ip_address("10.0.0.100"), "a", "h"))
+    assert block_key("10.0.0.96/28") in store.objects
+    check(store)
+
+
+def test_a_block_that_its_host_takes_back_is_not_given_up() -> None:
+    store = store_with("10.0.0.0/28")
+    made = allocator(store)
+    run(made.ensure_block("a", Wish(4, "Workload")))
+
+    def taken_back(what: str, key: Key) -> None:
+        if what == "delete" and key.kind == "IPAMBlock":
+            store.before_write = None
+            assert run(allocator(store).ensure_block("a", Wish(4, "Workload"))) == "10.0.0.0/28"
+
+    store.before_write = taken_back
+    tools = run(open_tools(made.access))
+
+    async def give_up() -> None:
+        affinity = await tools.affinities.get("host:a", "10.0.0.0/28")
+        await tools.affinities._give_up(affinity, await tools.blocks.get("10.0.0.0/28"), False, None)
+
+    with pytest.raises(Changed):
+        run(give_up())
+    assert block_key("10.0.0.0/28") in store.objects
+    assert state_of(store, "a", "10.0.0.0/28") == "confirmed"
+
+
+def test_a_host_that_loses_the_race_for_a_block_leaves_no_affinity() -> None:
+    store = store_with("10.0.0.0/27")
+
+    def other_claims(what: str, key: Key) -> None:
+        if what == "create" and key.kind == "IPAMBlock":
+            store.before_write = None
+            run(allocator(store).claim_affinity(ip_network(cidr_of(key)), "b"))
+
+    store.before_write = other_claims
+    assert len(assign(allocator(store), "a")) == 1
+    assert sorted(key.namespace for key in store.keys("BlockAffinity")) == ["host:a", "host:b"]
+
+
+def test_an_idle_block_that_is_used_at_that_moment_is_not_taken_over() -> None:
+    store, clock = store_with("10.0.0.0/28"), Clock()
+    run(allocator(store, clock).ensure_block("a", Wish(4, "Workload")))
+    clock.advance(61)
+    listed = store.list
+
+    async def list_and_use(kind: str, holder: str = "") -> Any:
+        found = await listed(kind, holder)
+        if kind == "IPAMBlock" and not held(store):
+            assign(allocator(store, clock), "a", handle="meanwhile")
+        return found
+
+    store.list = list_and_use  # type: ignore[method-assign]
+    assert assign(allocator(store, clock), "b") == ["10.0.0.1"]  # borrowed
+    assert store.value(block_key("10.0.0.0/28"))["affinity"] == "host:a"
     check(store)

@@ -190,7 +190,9 @@ class FelixDaemon:
                     self._sync.on_message(message)
             assert self._parts is not None
             self._parts.take(messages)
-            self._was_in_sync = self._was_in_sync or any(isinstance(one, InSync) for one in messages)
+            if not self._was_in_sync and any(isinstance(one, InSync) for one in messages):
+                self._was_in_sync = True
+                self._report_calculation()
 
     async def _after_first_apply(self) -> None:
         assert self._parts is not None
@@ -275,15 +277,18 @@ class FelixDaemon:
         """Figures and the calculation's health, and what was denied more than once."""
         self._health.register(CALCULATION, timeout_s=CALCULATION_TIMEOUT_S)
         while True:
-            self._health.report(CALCULATION, ready=self._was_in_sync, detail="" if self._was_in_sync else "not in sync")
-            if self._graph is not None:
-                found = self._graph.statistics()
-                for name in found.__dataclass_fields__:
-                    with suppress(KeyError, ValueError):
-                        self._figures.set(f"felix_{name}", getattr(found, name))  # type: ignore[arg-type]
+            self._report_calculation()
             for repeated in self._denied.due(time.monotonic()):
                 self._log.event("denied", level="info", **repeated.flow.view(), packets=repeated.count)
             await asyncio.sleep(REPORT_S)
+
+    def _report_calculation(self) -> None:
+        self._health.report(CALCULATION, ready=self._was_in_sync, detail="" if self._was_in_sync else "not in sync")
+        if self._graph is not None:
+            found = self._graph.statistics()
+            for name in found.__dataclass_fields__:
+                with suppress(KeyError, ValueError):
+                    self._figures.set(f"felix_{name}", getattr(found, name))  # type: ignore[arg-type]
 
     def _read_denied(self) -> None:
         try:

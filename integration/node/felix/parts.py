@@ -70,7 +70,7 @@ class Parts:
         self._pools = EncapsulationUpdate()
         versions: list[IPVersion] = [4, 6] if config.ipv6_support else [4]
         self.rules = {version: self._rules_of(version, config) for version in versions}
-        self.routes = RouteProgrammer(route_settings(config, node), Connections(log.event).forget)
+        self.routes = RouteProgrammer(route_settings(config, node), Connections(log.event).forget, self._apply_at)
         self.interfaces = WorkloadInterfaces(interface_settings(config))
         self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
@@ -149,6 +149,9 @@ class Parts:
         self.plane.set_interval("routes", config.route_refresh_interval_s)
         self.plane.set_interval("interfaces", config.interface_refresh_interval_s)
         self.plane.wake()
+
+    def _apply_at(self, at: float) -> None:
+        self.plane.apply_at(at)
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -18,12 +19,14 @@ class Part:
         self.messages: list[Message] = []
         self.failures: list[list[Failure]] = []  # of the next applies
         self.faults = 0
+        self.later: Callable[[], None] = lambda: None
 
     def on_message(self, message: Message) -> None:
         self.messages.append(message)
 
     async def apply(self, now: float) -> list[Failure]:
         self.log.append(self.name)
+        self.later()
         if self.faults:
             self.faults -= 1
             raise RuntimeError("broken")
@@ -167,3 +170,16 @@ def test_a_check_runs_in_its_interval() -> None:
             await looked.wait()
 
     with_dataplane(body, rules=Check(look, 0.02))
+
+
+def test_a_part_that_has_something_to_do_later_is_applied_then() -> None:
+    async def body(plane: Dataplane, told: Told, log: list[str], parts: dict[str, Part]) -> None:
+        part = parts["routes"]
+        part.later = lambda: plane.apply_at(time.monotonic() + 0.05)
+        plane.take([InSync()])
+        await told.next_apply()
+        began = time.monotonic()
+        await told.next_apply()
+        assert 0.04 <= time.monotonic() - began < plane.heartbeat_s
+
+    with_dataplane(body)

@@ -47,7 +47,7 @@ class RouteNode(Node):
             self.forgotten.append(address)
 
         self.settings = replace(RouteSettings("n1"), **settings)  # type: ignore[arg-type]
-        self.routes = self.add(lambda: RouteProgrammer(self.settings, forget, lambda: self.now))
+        self.routes = self.add(lambda: RouteProgrammer(self.settings, forget, clock=lambda: self.now))
 
     def interface(self, name: str) -> None:
         self.namespace.ip(f"link add {name} type veth peer name p{name}")

@@ -71,7 +71,7 @@ class VxlanNode(Node):
         self.restart()
         self.tunnels = {version: self._tunnel(version) for version in (4, 6)}
         self.routes = self.add(
-            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, lambda: self.now)
+            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, clock=lambda: self.now)
         )
 
     def _tunnel(self, version: int) -> VxlanTunnel:

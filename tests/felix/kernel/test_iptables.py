@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from felix.filter_rules import Accept, Chain, Drop, HookRules, InSet, Jump, Mark, Masquerade, Rule
+from felix.filter_rules import Accept, Chain, Drop, HookRules, InPortSet, InSet, Jump, Mark, Masquerade, Rule
 from felix.kernel.iptables import IptablesFilter
 from tests.netns import Namespace, network_namespace
 
@@ -174,11 +174,23 @@ def test_a_set_of_that_name_and_another_type_is_replaced(host: Namespace) -> Non
     async def body(rules: IptablesFilter) -> None:
         base(rules)
         assert await rules.apply() == []
-        with pytest.raises(ValueError, match="type net"):
-            rules.set_ip_set("s:web", "ip,port", ())
 
     inside(host, body)
     assert "hash:net" in host.run("ipset", "list", "cali40s:web")
+
+
+def test_a_set_may_change_its_type_while_rules_name_it(host: Namespace, backend: str) -> None:
+    async def body(rules: IptablesFilter) -> None:
+        base(rules)
+        assert await rules.apply() == []
+        rules.set_ip_set("s:web", "ip,port", {"10.0.0.1,tcp:80"})
+        rules.set_chains("filter", [Chain("cali-pi-x", (Rule((InPortSet("source", "s:web"),), Accept()),))])
+        assert await rules.apply() == []
+        assert await rules.check() == []
+
+    inside(host, body, backend)
+    assert "10.0.0.1,tcp:80" in host.run("ipset", "save", "cali40s:web")
+    assert "src,src" in host.run(f"iptables-{backend}", "-S", "cali-pi-x")
 
 
 def test_everything_of_ours_can_be_removed_and_nothing_of_others(host: Namespace, backend: str) -> None:

@@ -10,6 +10,7 @@ from felix.desired import IPVersion, PortRange
 from felix.filter_rules import (
     ICMP,
     Accept,
+    Action,
     AddressType,
     Chain,
     Conntrack,
@@ -69,7 +70,7 @@ def rules(version: IPVersion) -> list[Rule]:
         (AddressType("source"),), (AddressType("destination", negated=True),),
     ]  # fmt: skip
     icmp = [(ICMP(8),), (ICMP(8, None, True),), (Protocol(1 if version == 4 else 58), ICMP(8))]
-    actions = [
+    actions: list[Action | None] = [
         Drop(), Return(), Jump("cali-x"), GoTo("cali-x"), SetMark(0x10000, 0x10000), SetMark(0, 0x30000),
         Log("calico-packet: ", "5/minute", 3), Log("calico: "), NFLog(2, "D|default/np/x|0|in", "10/second", 50),
         LimitPacketRate(100, 7, 0x80000), GoToByInterface("to", "in"), Reject(), None,

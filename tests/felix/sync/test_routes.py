@@ -101,6 +101,7 @@ def test_unknown_routes_of_a_new_interface_have_their_grace_and_known_ones_none(
     book.interface_appeared(3, 100.0)
     unknown, known = KernelRoute("10.65.0.1/32", 3, "", 3, 0), KernelRoute("10.65.0.2/32", 3, "", 3, 0)
     book.want("workloads", [WantedRoute("10.65.0.2/32", RouteClass.LOCAL_WORKLOAD, "cali1", protocol=3)])
+    step_of(book, [unknown, known], 100.0)
     book.want("workloads", [])
     step = step_of(book, [unknown, known], 101.0)
     assert (step.deletes, step.look_again_at) == ([known], 100.0 + GRACE_S)

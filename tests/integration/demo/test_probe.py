@@ -28,7 +28,7 @@ def test_a_reply_is_taken_with_the_routers_it_passed() -> None:
     ("kind", "off_by", "payload", "why"),
     [
         (8, 0, probe.PAYLOAD, "a request, not a reply"),
-        (0, 1, probe.PAYLOAD, "somebody else's ping"),
+        (0, 1, b"somebody else's ping", "not what we sent"),
         (0, 0, b"", "not what we sent"),
     ],
 )

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from integration.datastore.api import Datastore
+from integration.datastore.client import ResourceClient
 from integration.datastore.etcd.connection import EtcdSettings
 from integration.datastore.etcd.driver import EtcdDatastore
 from integration.datastore.kubernetes.driver import KubernetesDatastore
 from integration.datastore.local.driver import LocalDatastore
+from integration.ipam.splitting import split
 from integration.ipam.store import DatastoreBlocks, open_allocator
 from integration.resources.keys import Key, affinity_key, block_key, etcd_path
+from integration.resources.models.ipam import IPPool
 from ipam.assigning import Request
 from ipam.errors import NoNode
+from ipam.releasing import Release
+from ipam.tunnels import assign_tunnel_address
 from tests.integration.datastore.etcd_servers import Etcd, etcd
 from tests.integration.datastore.kubernetes_servers import Cluster, running_cluster
 from tests.integration.ipam.opened import copied, prepare
@@ -153,3 +158,32 @@ def test_what_is_reserved_and_cannot_be_read_stops_assignments(local: Opened) ->
             return (await open_allocator(datastore).assign(Request("a"))).error
 
     assert "IPReservation r cannot be read" in str(asyncio.run(work()))
+
+
+def test_a_pool_is_split_where_there_are_no_transactions(kubernetes: Opened) -> None:
+    async def work() -> None:
+        async with kubernetes() as datastore:
+            await prepare(datastore, ())
+            [address] = (await open_allocator(datastore).assign(Request("a", handle="h"))).whole()
+            assert await split(datastore, 2, cidr="10.0.0.0/24") == ["split-pool-0", "split-pool-1"]
+            pools = (await datastore.list("IPPool")).entries
+            assert [entry.value["spec"]["cidr"] for entry in pools] == ["10.0.0.0/25", "10.0.0.128/25"]
+            assert not any(entry.value["spec"].get("disabled") for entry in pools)
+            assert (await open_allocator(datastore).release([Release(address.ip)])).released == [address.ip]
+            check(await copied(datastore))
+
+    asyncio.run(work())
+
+
+def test_a_tunnel_has_its_address_in_every_store(kubernetes: Opened) -> None:
+    async def work() -> None:
+        async with kubernetes() as datastore:
+            spec = {"cidr": "10.0.0.0/24", "ipipMode": "Always"}
+            await ResourceClient(datastore).create(IPPool.from_json({"metadata": {"name": "p"}, "spec": spec}))
+            allocator = open_allocator(datastore)
+            address = await assign_tunnel_address(allocator, "a", "ipip")
+            assert address is not None
+            assert await assign_tunnel_address(allocator, "a", "ipip", address) == address
+            assert list(held(await copied(datastore)).values()) == ["ipip-tunnel-addr-a"]
+
+    asyncio.run(work())
