@@ -95,7 +95,7 @@ class RouteBook:
         self._by_maker: dict[str, dict[str, WantedRoute]] = {}
         self._appeared: dict[int, float] = {}  # interface index → when
         # By maker, what the last step wanted: destination → interface index.
-        self._had: dict[str, dict[str, int]] = {}
+        self._had: dict[str, dict[str, tuple[str, int]]] = {}
 
     def want(self, maker: str, routes: Iterable[WantedRoute]) -> bool:
         """All that `maker` wants now. Whether that may concern the routes of others, too: they want the same destinations."""
@@ -149,11 +149,12 @@ class RouteBook:
         for one in there:
             name = interface_name(one.interface_index)
             want = wanted.get(one.destination)
-            is_known = any(routes.get(one.destination) == one.interface_index for routes in had)
+            known_as = {routes.get(one.destination, ("", -1)) for routes in had}
+            is_known = one.interface_index in {index for _, index in known_as}
             if want is not None and want.interface and want.interface not in up:
                 # What is there may be better than nothing, but over an interface that was ours and has another name
                 # now no policy is met.
-                if is_known and name != want.interface:
+                if name != want.interface and (want.interface, one.interface_index) in known_as:
                     step.deletes.append(one)
             elif want is not None and fits(want, one, up):
                 right.add(one.destination)
@@ -172,12 +173,14 @@ class RouteBook:
         _leave_what_is_replaced(step)
         return step
 
-    def _note_what_is_had(self, up: Mapping[str, int], only: str) -> list[dict[str, int]]:
+    def _note_what_is_had(self, up: Mapping[str, int], only: str) -> list[dict[str, tuple[str, int]]]:
         """What was, before it is replaced by what will be."""
         had = list(self._had.values())
         self._had |= {
             maker: {
-                to: up.get(one.interface, 0) for to, one in routes.items() if not one.interface or one.interface in up
+                to: (one.interface, up.get(one.interface, 0))
+                for to, one in routes.items()
+                if not one.interface or one.interface in up
             }
             for maker, routes in self._by_maker.items()
             if maker == only or not only
