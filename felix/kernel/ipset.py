@@ -19,7 +19,7 @@ from felix.sync.ipsets import IPSetBook, destroyed, is_of_felix, read_saved
 MAX_COMPLAINTS = 100  # in one apply; then what is left waits for the next one
 _LINE = re.compile(r"Error in line (\d+): (.*)", re.DOTALL)
 IN_USE = "in use"
-FULL = "is full"
+OF_THE_SET = ("is full", "name does not exist")  # not the member's fault: others were at it
 MEMBERS = ("add", "remove")
 
 
@@ -57,9 +57,7 @@ class KernelSets:
         book = self._books.get(id)
         if book is None or book.type != type:
             new = IPSetBook(id, set_name(self.version, id), type, self.version)
-            if book is not None and book.is_there:
-                self._mistyped.add(book.name)
-            if new.name in self._strays:  # was to be removed; what stands in it is read anew
+            if book is not None or new.name in self._strays:  # what stands under that name is read anew
                 self._strays.discard(new.name)
                 self._is_read = False
             book = self._books[id] = new
@@ -129,15 +127,20 @@ class KernelSets:
             steps = [] if book.is_there else [Step(book.create(size), book, "make", size=size)]
             return steps + [Step(line, book, "add", member) for member, line in book.additions()]
         # Full: a larger one takes its name, and the rules that point at it.
-        self._temporary += 1
-        other = f"cali{self.version}t{self._temporary}"
-        self._strays.discard(other)
+        other = self._unused_name()
         return [
             Step(book.create(size, other), book, "tidy"),
             *(Step(line, book, "add", member) for member, line in book.additions(other)),
             Step(f"swap {book.name} {other}", book, "swap", size=size),
             Step(f"destroy {other}", book, "tidy"),
         ]
+
+    def _unused_name(self) -> str:
+        while True:
+            self._temporary += 1
+            name = f"cali{self.version}t{self._temporary}"
+            if name not in self._strays:
+                return name
 
     async def _do(self, steps: list[Step]) -> None:
         """All but what is refused."""
@@ -153,7 +156,7 @@ class KernelSets:
                 if at >= len(steps) or complaints > MAX_COMPLAINTS:
                     raise
                 why = found[2].strip() if found else ""
-                is_member = steps[at].does in MEMBERS and FULL not in why  # full: others have added to it
+                is_member = steps[at].does in MEMBERS and not any(one in why for one in OF_THE_SET)
                 was_refused |= not is_member
                 # Members are sent in bundles, and before a line that it cannot parse ipset sends none of its bundle.
                 sent = next((n for n in range(at, 0, -1) if steps[n - 1].does not in MEMBERS), 0)
@@ -198,6 +201,7 @@ class KernelSets:
             return []
         there = read_saved(await run(self._ipset, ["save"]), self.version)
         found = []
+        self._mistyped.clear()
         for id, book in self._books.items():
             saved = there.get(book.name)
             if book.is_there and saved is None:

@@ -23,6 +23,7 @@ from felix.sync.iptables_table import HookWanted, Lines, TableBook, trial_remove
 
 TABLES: tuple[Table, ...] = ("raw", "mangle", "nat", "filter")
 TRIES, FIRST_PAUSE_S = 10, 0.001
+ROUNDS = 200  # so many refused chains one apply finds in one table, if they are refused one by one
 TRIALS = 64  # at most, to find in one apply what the kernel does not like
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # of chains that were refused
 _LINES = re.compile(r"line:? ?(\d+)", re.IGNORECASE)
@@ -180,6 +181,7 @@ class IptablesFilter:
             found += [
                 Failure(f"chain {table} {name}", f"leads to {target}, and there is no such chain")
                 for name, target in sorted(book.dangling.items())
+                if name not in book.closed
             ]
             found += [
                 Failure(f"hook {table} {hook}", f"leads to {missing}, and there is no such chain")
@@ -192,7 +194,9 @@ class IptablesFilter:
     async def _write(self, book: TableBook) -> list[Failure]:
         """Until it goes through: what somebody else changed meanwhile is read again, what is refused is closed."""
         pause_s, tries, reason = FIRST_PAUSE_S, 0, ""
-        while tries < TRIES:
+        for _ in range(ROUNDS):
+            if tries == TRIES:
+                break
             is_fresh = book.standing is None
             lines = Lines(book.table)
             try:
@@ -235,7 +239,8 @@ class IptablesFilter:
     async def _close_refused(self, book: TableBook, lines: Lines, complaint: str, may_try: bool) -> bool:
         """Find whose fault it was. False: nobody's that we know."""
         if found := _NO_SET.search(complaint):
-            return bool(book.close_users([found[1]], short(Refused(complaint))))
+            before = set(book.closed)
+            return not before.issuperset(book.close_users([found[1]], short(Refused(complaint))))
         owners = {lines.owner_of(int(number)) for number in _LINES.findall(complaint)}
         guilty = {name: complaint for name in owners if book.is_live(name) and name not in book.closed}
         if not guilty and may_try and "line" in complaint:
@@ -272,16 +277,18 @@ class IptablesFilter:
 
     async def _remove_gone(self, book: TableBook) -> None:
         """All that can be: to some a rule of others may lead."""
+        kept: dict[str, str] = {}
         while lines := book.removals():
             try:
                 await self._restore(book, lines)
                 book.removed(lines)
                 return
             except Refused as error:
-                book.standing = None
                 book.take_standing(await self._read(book))
                 owners = {lines.owner_of(int(number)) for number in _LINES.findall(str(error))}
-                book.undeletable |= dict.fromkeys(owners & set(lines.owners) or set(lines.owners), short(error))
+                # Each time one more at least, else this would have no end.
+                kept |= dict.fromkeys(owners & set(lines.owners) or set(lines.owners), short(error))
+                book.undeletable = dict(kept)
 
     async def _tidy(self) -> None:
         """Calico may have used the other backend: its rules there would be in force beside ours."""

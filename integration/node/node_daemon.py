@@ -120,6 +120,12 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
         parser.add_argument(
             "--cni-agent", default="/run/catbird/cni.sock", metavar="PATH", help="socket for the CNI plugins"
         )
+        parser.add_argument(
+            "--mtu-file",
+            default="/var/lib/calico/mtu",
+            metavar="FILE",
+            help="in which Felix tells the CNI plugins pods' MTU",
+        )
     parser.add_argument(
         "--metrics", default=None, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there"
     )
@@ -136,9 +142,10 @@ def programs_of(arguments: argparse.Namespace, node: str) -> list[Companion]:
         more += ["--datastore", arguments.datastore]
     if arguments.config:
         more += ["--config", str(arguments.config)]
+    mtu = ["--mtu-file", arguments.mtu_file]
     commands = {
-        "felix": [*start, "felix", "--control", arguments.felix_control, *more],
-        "cni": [*start, "cni", "serve", "--agent", arguments.cni_agent, *more],
+        "felix": [*start, "felix", "--control", arguments.felix_control, *mtu, *more],
+        "cni": [*start, "cni", "serve", "--agent", arguments.cni_agent, *mtu, *more],
     }
     return [Companion(name, command) for name, command in commands.items() if name not in arguments.without]
 
