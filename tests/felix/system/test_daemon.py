@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +220,7 @@ def test_a_change_of_the_renderer_leaves_nothing_of_the_former(tmp_path: Path) -
                 assert node.stop() == 0
                 node.start(NFTABLESMODE=mode)
                 await node.ready()
-                await until(
-                    lambda theirs=theirs: not theirs(node), f"the former renderer's rules are gone, mode {mode}"
-                )
+                await until(partial(is_rid_of, theirs, node), f"the former renderer's rules are gone, mode {mode}")
                 assert ours(node)
                 assert await connects(node, "a", "b", 80)
                 assert not await connects(node, "c", "b", 80)
@@ -230,6 +230,10 @@ def test_a_change_of_the_renderer_leaves_nothing_of_the_former(tmp_path: Path) -
             echo.close()
 
     asyncio.run(scenario())
+
+
+def is_rid_of(has: Callable[[FelixNode], bool], node: FelixNode) -> bool:
+    return not has(node)
 
 
 def has_nftables(node: FelixNode) -> bool:
