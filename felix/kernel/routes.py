@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from felix.kernel.links import address_text
 from felix.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, KernelError
 from felix.kernel.rtnetlink import (
     AF_INET,
@@ -22,7 +23,7 @@ from felix.kernel.rtnetlink import (
     Via,
     dump_routes,
 )
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import RequestSocket, steadily
 from felix.ports import Failure
 from felix.sync.routes import KernelRoute, WantedRoute
 
@@ -42,11 +43,7 @@ def prefix_of(destination: str) -> tuple[int, Prefix]:
 
 def text_of(family: int, prefix: Prefix) -> str:
     octets = 16 if family == AF_INET6 else 4
-    return f"{socket.inet_ntop(family, prefix[1:].ljust(octets, bytes(1)))}/{prefix[0]}"
-
-
-def address_text(packed: bytes) -> str:
-    return socket.inet_ntop(AF_INET6 if len(packed) == 16 else AF_INET, packed) if packed else ""
+    return f"{address_text(prefix[1:].ljust(octets, bytes(1)))}/{prefix[0]}"
 
 
 class KernelRoutes:
@@ -61,7 +58,10 @@ class KernelRoutes:
 
     def read(self, protocol: int = 0) -> list[KernelRoute]:
         """The main table, or what carries `protocol`, both families. Raises OSError."""
-        return [*self._of_family(AF_INET, protocol), *self._of_family(AF_INET6, protocol)]
+        return [
+            *steadily(lambda: list(self._of_family(AF_INET, protocol))),
+            *steadily(lambda: list(self._of_family(AF_INET6, protocol))),
+        ]
 
     def _of_family(self, family: int, protocol: int) -> Iterator[KernelRoute]:
         decoder = RouteDecoder()
@@ -102,7 +102,7 @@ class KernelRoutes:
             if is_put:
                 messages.append(encoder.put(prefix, NLM_F_CREATE | NLM_F_REPLACE, sequence))
             else:
-                messages.append(encoder.delete(prefix, sequence))
+                messages.append(encoder.delete(prefix, sequence, is_exact=bool(encoder.via.hops)))
         errors = self._socket.write(messages, first)
         return [
             Failure(what(requests[at][0]), str(error))
@@ -120,13 +120,17 @@ def _is_gone(error: KernelError) -> bool:
     return error.code in (errno.ESRCH, errno.ENOENT)
 
 
+def _text(packed: bytes) -> str:
+    return address_text(packed) if packed else ""
+
+
 def kernel_route(family: int, prefix: Prefix, via: Via) -> KernelRoute:
     metric = 0 if family == AF_INET6 and via.metric == IPV6_DEFAULT_METRIC else via.metric
     is_plain = via.is_plain and len(via.hops) <= 1 and via.type in (RTN_UNICAST, RTN_BLACKHOLE)
     hop = via.hops[0] if via.hops else Hop()
     index = 0 if via.type == RTN_BLACKHOLE else hop.ifindex
     return KernelRoute(
-        text_of(family, prefix), index, address_text(hop.gateway), via.protocol, metric, address_text(via.prefsrc),
+        text_of(family, prefix), index, _text(hop.gateway), via.protocol, metric, _text(via.prefsrc),
         hop.onlink, is_plain,
     )  # fmt: skip
 
@@ -144,6 +148,11 @@ def via_of(route: WantedRoute, up: Mapping[str, int]) -> Via:
 
 
 def _via_to_delete(one: KernelRoute) -> Via:
+    """With its way out, so that no other of the same metric goes; several ways out are not known one by one."""
     family = AF_INET6 if ":" in one.destination else AF_INET
     metric = one.metric or (IPV6_DEFAULT_METRIC if family == AF_INET6 else 0)
-    return Via(family, RT_TABLE_MAIN, one.protocol, metric=metric)
+    hops: tuple[Hop, ...] = ()
+    if one.is_plain and one.interface_index:
+        gateway = socket.inet_pton(AF_INET6 if ":" in one.gateway else AF_INET, one.gateway) if one.gateway else b""
+        hops = (Hop(gateway, one.interface_index),)
+    return Via(family, RT_TABLE_MAIN, one.protocol, metric=metric, hops=hops)

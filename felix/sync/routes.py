@@ -11,7 +11,7 @@ from enum import IntEnum
 
 FELIX_PROTOCOL = 80
 IPV6_DEFAULT_METRIC = 1024
-KERNELS_OWN = ("fe80:", "ff00:")  # an interface has them for being one that speaks IPv6
+RTPROT_KERNEL, RTPROT_BIRD = 2, 12
 GRACE_S = 10.0  # a CNI plugin writes a new interface's routes before the datastore tells of it
 
 
@@ -66,10 +66,12 @@ class Ownership:
     tunnel_devices: frozenset[str] = frozenset()
 
     def is_ours(self, route: KernelRoute, interface: str) -> bool:
-        if route.destination.startswith(KERNELS_OWN):
-            return False
+        """The kernel's own routes follow its addresses, and without fe80::/64 no pod finds its IPv6 router. What a BGP
+        speaker on this node learned from a pod goes through the pod's interface, and is the speaker's."""
         if route.protocol == FELIX_PROTOCOL:
             return True
+        if route.protocol in (RTPROT_KERNEL, RTPROT_BIRD) and route.protocol != self.device_protocol:
+            return False
         if interface in self.tunnel_devices:
             return route.protocol == self.device_protocol
         is_workload = interface.startswith(self.prefixes)
@@ -92,11 +94,15 @@ class RouteBook:
     def __init__(self) -> None:
         self._by_maker: dict[str, dict[str, WantedRoute]] = {}
         self._appeared: dict[int, float] = {}  # interface index → when
-        self._had: dict[str, int] = {}  # what the last step wanted: destination → interface index
+        # By maker, what the last step wanted: destination → interface index.
+        self._had: dict[str, dict[str, tuple[str, int]]] = {}
 
-    def want(self, maker: str, routes: Iterable[WantedRoute]) -> None:
-        """All that `maker` wants now."""
-        self._by_maker[maker] = {route.destination: route for route in routes}
+    def want(self, maker: str, routes: Iterable[WantedRoute]) -> bool:
+        """All that `maker` wants now. Whether that may concern the routes of others, too: they want the same destinations."""
+        before = self._by_maker.get(maker, {})
+        self._by_maker[maker] = new = {route.destination: route for route in routes}
+        changed = before.keys() ^ new.keys()
+        return any(to in other for name, other in self._by_maker.items() if name != maker for to in changed)
 
     def interface_appeared(self, index: int, now: float) -> None:
         self._appeared.setdefault(index, now)
@@ -104,9 +110,19 @@ class RouteBook:
     def interface_gone(self, index: int) -> None:
         self._appeared.pop(index, None)
 
+    def of(self, maker: str) -> Mapping[str, WantedRoute]:
+        """By destination, others' wishes aside."""
+        return self._by_maker.get(maker, {})
+
+    def is_wanted(self, destination: str) -> bool:
+        return any(destination in routes for routes in self._by_maker.values())
+
     def wanted(self) -> dict[str, WantedRoute]:
         found: dict[str, WantedRoute] = {}
         for routes in self._by_maker.values():
+            if not found:
+                found = dict(routes)
+                continue
             for destination, route in routes.items():
                 other = found.get(destination)
                 if other is None or (route.kind, other.interface) < (other.kind, route.interface):
@@ -120,40 +136,68 @@ class RouteBook:
         ownership: Ownership,
         interface_name: Callable[[int], str],
         now: float,
+        only: str = "",
     ) -> Step:
-        """From what is there to what is wanted. `up`: name → index of the interfaces that are up."""
+        """From what is there to what is wanted. `up`: name → index of the interfaces that are up.
+
+        `only`: what this maker wants, which nobody else does; `there` must then hold none of the others' routes.
+        """
         step = Step()
-        wanted = self.wanted()
-        ready: dict[str, WantedRoute] = {}
-        for route in wanted.values():
-            if route.interface and route.interface not in up:
-                step.waiting.append(route)
-            else:
-                ready[route.destination] = route
-        had, self._had = self._had, {one.destination: up.get(one.interface, 0) for one in ready.values()}
-        waiting = {route.destination: route for route in step.waiting}
+        wanted = self.of(only) if only else self.wanted()
+        had = self._note_what_is_had(up, only)
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
-            want = ready.get(one.destination)
-            if want is not None and fits(want, one, up):
-                right.add(one.destination)
-            elif want is not None and one.metric == shown_metric(want):
-                pass  # writing ours replaces it; a deletion would meet ours
-            elif one.destination in waiting:
-                # Over an interface that was ours and has another name now no policy is met.
-                if name != waiting[one.destination].interface and had.get(one.destination) == one.interface_index:
+            want = wanted.get(one.destination)
+            known_as = {routes.get(one.destination, ("", -1)) for routes in had}
+            is_known = one.interface_index in {index for _, index in known_as}
+            if want is not None and want.interface and want.interface not in up:
+                # What is there may be better than nothing, but over an interface that was ours and has another name
+                # now no policy is met.
+                if name != want.interface and (want.interface, one.interface_index) in known_as:
                     step.deletes.append(one)
+            elif want is not None and fits(want, one, up):
+                right.add(one.destination)
             elif ownership.is_ours(one, name):
-                # What we wrote ourselves and want no more is nobody's news.
-                is_news = want is None and had.get(one.destination) != one.interface_index
+                is_news = want is None and not is_known  # what we wrote ourselves and want no more is nobody's news
                 due_at = self._appeared.get(one.interface_index, float("-inf")) + GRACE_S
                 if is_news and now < due_at and name.startswith(ownership.prefixes):
                     step.look_again_at = min(due_at, step.look_again_at or due_at)
                 else:
                     step.deletes.append(one)
-        step.puts = [route for destination, route in ready.items() if destination not in right]
+        for route in wanted.values():
+            if route.interface and route.interface not in up:
+                step.waiting.append(route)
+            elif route.destination not in right:
+                step.puts.append(route)
+        _leave_what_is_replaced(step)
         return step
+
+    def _note_what_is_had(self, up: Mapping[str, int], only: str) -> list[dict[str, tuple[str, int]]]:
+        """What was, before it is replaced by what will be."""
+        had = list(self._had.values())
+        self._had |= {
+            maker: {
+                to: (one.interface, up.get(one.interface, 0))
+                for to, one in routes.items()
+                if not one.interface or one.interface in up
+            }
+            for maker, routes in self._by_maker.items()
+            if maker == only or not only
+        }
+        return had
+
+
+def _leave_what_is_replaced(step: Step) -> None:
+    """A put replaces the first route of its metric; a deletion after it could only hit the new one."""
+    metrics = {route.destination: shown_metric(route) for route in step.puts}
+    kept = []
+    for one in step.deletes:
+        if metrics.get(one.destination, -1) == one.metric:
+            del metrics[one.destination]
+        else:
+            kept.append(one)
+    step.deletes = kept
 
 
 def fits(want: WantedRoute, one: KernelRoute, up: Mapping[str, int]) -> bool:

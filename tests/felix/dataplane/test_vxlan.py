@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -22,8 +24,8 @@ from felix.desired import (
     VTEPRemove,
     VTEPUpdate,
 )
-from tests.felix.dataplane.nodes import Node
-from tests.netns import Namespace, network_namespace, wire
+from tests.felix.dataplane.nodes import Node, Pods, two_nodes
+from tests.netns import Namespace
 
 pytestmark = pytest.mark.root
 REMOTE, LOCAL = RouteType(is_remote=True, is_workload=True), RouteType(is_local=True, is_workload=True)
@@ -97,45 +99,23 @@ class VxlanNode(Node):
         return self.namespace.ip(f"{'-6 ' if ':' in to else ''}route show {to}").strip()
 
 
-@dataclass
-class Scene:
-    nodes: dict[int, VxlanNode]
-    pods: dict[int, Namespace]
+class Scene(Pods):
+    """The two nodes' programmers."""
 
-    def ping(self, one: int, address: str) -> bool:
-        return " 0% packet loss" in self.pods[one].run("ping", "-c1", "-W2", address, check=False)
+    def __init__(self, pods: Pods) -> None:
+        super().__init__(pods.hosts, pods.pods)
+        self.nodes = {number: VxlanNode(host, number) for number, host in pods.hosts.items()}
 
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    with network_namespace() as a, network_namespace() as b, network_namespace() as pod_a, network_namespace() as pod_b:
-        wire(a, "eth0", b, "eth0")
-        nodes: dict[int, VxlanNode] = {}
-        pods = {1: pod_a, 2: pod_b}
-        for number, namespace in ((1, a), (2, b)):
-            namespace.sysctl("net.ipv4.ip_forward=1")
-            namespace.sysctl("net.ipv6.conf.all.forwarding=1")
-            namespace.ip(f"address add 172.16.0.{number}/24 dev eth0")
-            namespace.ip(f"address add fd16::{number}/64 dev eth0 nodad")
-            _pod(namespace, pods[number], number)
-            nodes[number] = VxlanNode(namespace, number)
-        yield Scene(nodes, pods)
-        for node in nodes.values():
+    with two_nodes() as pods:
+        made = Scene(pods)
+        yield made
+        for node in made.nodes.values():
             for tunnel in node.tunnels.values():
                 tunnel.close()
             node.routes.close()
-
-
-def _pod(node: Namespace, pod: Namespace, number: int) -> None:
-    wire(node, "cali1", pod, "eth0")
-    node.ip_batch(
-        f"address add 169.254.1.1/32 dev cali1\naddress add fe80::1/64 dev cali1 nodad\nroute add 10.65.{number}.2 dev cali1 proto 3\n"
-        f"-6 route add fd65:{number}::2 dev cali1\n".replace("-6 ", "")
-    )
-    pod.ip_batch(
-        f"address add 10.65.{number}.2/32 dev eth0\naddress add fd65:{number}::2/128 dev eth0 nodad\n"
-        "route add 169.254.1.1 dev eth0\nroute add default via 169.254.1.1 dev eth0\nroute add default via fe80::1 dev eth0\n"
-    )
 
 
 def test_pods_of_two_nodes_reach_each_other_over_vxlan_in_both_versions(scene: Scene) -> None:
@@ -321,6 +301,22 @@ def test_what_the_kernel_refuses_for_one_node_harms_no_other(scene: Scene) -> No
     assert ("10.65.2.0", "66:00:00:00:00:02") in node.neighbours()
 
 
+@pytest.mark.parametrize("mac", ["00:00:00:00:00:00", "01:00:5e:00:00:01", "FF-FF-FF-FF-FF-FF"])
+def test_a_mac_that_no_device_can_have_is_no_nodes(scene: Scene, mac: str) -> None:
+    node = scene.nodes[1]
+    assert node.apply([*cluster(1, 1, 2), VTEPUpdate(replace(vtep(3), mac=mac))]) == []
+    assert node.fdb() == {("66:00:00:00:00:02", "172.16.0.2")}
+
+
+def test_a_mac_may_be_written_with_hyphens(scene: Scene) -> None:
+    node = scene.nodes[1]
+    hyphens = [VTEPUpdate(replace(vtep(n), mac=vtep(n).mac.replace("66", "6A").replace(":", "-"))) for n in (1, 2)]
+    assert node.apply([*cluster(1, 1, 2), *hyphens]) == []
+    assert node.fdb() == {("6a:00:00:00:00:02", "172.16.0.2")}
+    assert node.device()["address"] == "6a:00:00:00:00:01"
+    assert node.check() == []
+
+
 def test_of_two_nodes_with_one_address_or_mac_the_first_by_name_has_it(scene: Scene) -> None:
     node = scene.nodes[1]
     thief = replace(vtep(2), node="n9", parent_ipv4="172.16.0.9", parent_ipv6="fd16::9")
@@ -345,3 +341,37 @@ def test_three_thousand_nodes_come_and_go(scene: Scene) -> None:
     assert len(node.fdb()) == 3000
     assert node.apply([VTEPRemove(one.node) for one in many]) == []
     assert node.fdb() == set()
+
+
+def test_a_host_reaches_another_nodes_pods_by_its_tunnel_address(scene: Scene) -> None:
+    for number, node in scene.nodes.items():
+        node.apply(cluster(number, 1, 2))
+    for address, source in (("10.65.2.2", "10.65.1.0"), ("fd65:2::2", "fd65:1::")):
+        host = scene.nodes[1].namespace
+        assert " 0% packet loss" in host.run("ping", "-c1", "-W2", address, check=False)
+        assert f"src {source}" in host.ip(f"route get {address}")
+
+
+def test_a_tunnel_address_outside_its_nodes_blocks_has_a_route_of_its_own(scene: Scene) -> None:
+    """Where a node had to borrow it: the gateway is then the destination itself."""
+    borrowed = replace(vtep(2), ipv4="10.65.77.7")
+    for number, node in scene.nodes.items():
+        tunnel = RouteType(is_local=number == 2, is_remote=number != 2, is_workload=True, is_tunnel=True)
+        route = Route("10.65.77.7/32", tunnel, "vxlan", "n2", "172.16.0.2", is_borrowed=True)
+        assert node.apply([*cluster(number, 1, 2), VTEPUpdate(borrowed), RouteUpdate(route)]) == []
+    assert " 0% packet loss" in scene.nodes[1].namespace.run("ping", "-c1", "-W2", "10.65.77.7", check=False)
+    assert scene.ping(1, "10.65.2.2")
+
+
+def test_while_pods_come_and_go_everything_is_still_read(scene: Scene) -> None:
+    """The kernel marks a reading during which its tables change; it is repeated, and else told as a failure."""
+    node = scene.nodes[1]
+    node.apply(cluster(1, 1, 2))
+    lines = "".join(f"link add t{n} type bridge\nlink delete t{n}\n" for n in range(100))
+    churn = threading.Thread(target=node.namespace.ip_batch, args=(lines,))
+    churn.start()
+    try:
+        found = [text for _ in range(20) for tunnel in node.tunnels.values() for text in asyncio.run(tunnel.check())]
+    finally:
+        churn.join()
+    assert [text for text in found if "changed while it was read" not in text] == []
