@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from felix.desired import IPVersion
-from felix.filter_rules import Chain, Hook, Rule, Table
+from felix.filter_rules import Chain, Hook, Jump, Rule, Table
 from felix.kernel.nfnetlink import MAX_ELEMENTS, Message
 from felix.kernel.nft_elements import encode_key, encode_member, interface_element, verdict_element
 from felix.kernel.nft_rules import RuleEncoder
 from felix.nft_names import BASE_CHAINS, chain_name
+from felix.rules.names import FAILSAFE_IN, FAILSAFE_OUT
 from felix.sync.nft_table import CLOSED_RULES, Owner, VerdictMap, WantedChain, WantedSet
 from felix.sync.set_members import Effect
 
@@ -30,6 +31,23 @@ class Part:
 
 def messages_of(parts: Iterable[Part]) -> list[Message]:
     return [message for part in parts for message in part.messages]
+
+
+def closed_form(chain: WantedChain, hooks: Collection[Hook], *, keeps_failsafes: bool) -> Chain:
+    """It decides about packets that nobody else looks at: none may pass but what never may be cut off.
+
+    All packets of the host, people's SSH among them, go through what a hook leads to: this lets them pass, except in FORWARD.
+    Without translations connections fail or not, but dropping them helps nobody.
+    """
+    name, failsafes = chain.chain.name, (FAILSAFE_IN, FAILSAFE_OUT)
+    if chain.table == "nat" or name in failsafes or (hooks and "FORWARD" not in hooks):
+        return Chain(name)
+    kept = [
+        rule
+        for rule in chain.chain.rules
+        if keeps_failsafes and isinstance(rule.action, Jump) and rule.action.chain in failsafes
+    ]
+    return Chain(name, (*kept, *CLOSED_RULES))
 
 
 class Parts:
@@ -102,9 +120,9 @@ class Parts:
         rules = self.encoder.rules(chain.table, chain.chain)
         return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules], self.encoder.mark)
 
-    def closed(self, chain: WantedChain) -> Part:
-        """For a new chain that was refused: it decides about packets that nobody else looks at, and none may pass."""
-        rules = self.encoder.rules(chain.table, Chain(chain.chain.name, CLOSED_RULES))
+    def closed(self, chain: WantedChain, hooks: Collection[Hook], *, keeps_failsafes: bool) -> Part:
+        """What a new chain that was refused holds instead; `hooks`: that lead to it."""
+        rules = self.encoder.rules(chain.table, closed_form(chain, hooks, keeps_failsafes=keeps_failsafes))
         return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules], self.encoder.mark)
 
     # --- maps --------------------------------------------------------------------------------------------------------

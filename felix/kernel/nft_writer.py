@@ -224,9 +224,14 @@ class NftWriter:
 
     async def _close(self, chains: Iterable[WantedChain]) -> None:
         """One that stood there stays as it was; a new one lets nothing pass."""
-        parts = [self._parts.closed(chain) for chain in chains]
-        refused = await self._transactions.carry_out_all(parts)
-        self._table.marks |= {part.owner.name: part.mark for part in parts if part.owner not in refused}
+        open_ = list(chains)
+        for keeps_failsafes in (True, False):
+            parts = [
+                self._parts.closed(one, self._table.hooks_to(one), keeps_failsafes=keeps_failsafes) for one in open_
+            ]
+            refused = await self._transactions.carry_out_all(parts)
+            self._table.marks |= {part.owner.name: part.mark for part in parts if part.owner not in refused}
+            open_ = [one for one in open_ if Owner("chain", one.name) in refused]
 
     async def _write_entries(self, failed: dict[Owner, str]) -> None:
         for verdicts, gone, come in self._take_entries():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from felix.desired import IPSetType, IPVersion
-from felix.filter_rules import Chain, Drop, Hook, HookRules, Rule, Table
+from felix.filter_rules import Chain, Drop, GoTo, Hook, HookRules, Jump, Rule, Table
 from felix.nft_names import BASE_CHAINS, FAMILIES, chain_name, map_name, set_name
 from felix.ports import Failure
 from felix.sync.set_members import Effect, SetMembers
@@ -221,6 +221,16 @@ class NftTable:
     def what_is(self, name: str) -> str:
         chain = self.chains.get(name)
         return chain.what if chain is not None else name
+
+    def hooks_to(self, chain: WantedChain) -> set[Hook]:
+        """The hooks whose rules lead to it directly."""
+        return {
+            one.hook
+            for table, hook in BASE_CHAINS
+            if table == chain.table and (one := self.chains[chain_name(table, hook)]).hook is not None
+            for rule in one.chain.rules
+            if isinstance(rule.action, Jump | GoTo) and rule.action.chain == chain.chain.name
+        }
 
     def failures(self) -> list[Failure]:
         found = [Failure(self._what_failed(owner), reason) for owner, reason in sorted(self.failed.items())]

@@ -157,6 +157,36 @@ def test_a_rule_without_a_meaning_closes_its_chain_alone(host: Namespace) -> Non
     assert chains(host)["filter-cali-pi-x"] == 2
 
 
+def test_what_is_closed_keeps_failsafes_and_leaves_the_host_alone(host: Namespace) -> None:
+    """Nobody is locked out of the host by a chain of ours that the kernel refuses."""
+
+    async def body(nft: NftablesFilter) -> None:
+        nft.set_chains("filter", [Chain("cali-failsafe-in", (Rule((Protocol(6),), Accept()),))])
+        nft.set_chains(
+            "filter", [leads_to(name, "cali-nobody") for name in ("cali-INPUT", "cali-FORWARD", "cali-tw-a")]
+        )
+        nft.set_chains("filter", [leads_to("cali-fh-eth0", "cali-failsafe-in", "cali-nobody")])
+        nft.set_chains("filter", [leads_to("cali-fh-eth1", "cali-failsafe-out", "cali-nobody")])
+        nft.set_chains("nat", [leads_to("cali-POSTROUTING", "cali-nobody")])
+        nft.set_hook("filter", "INPUT", HookRules((Rule((), Jump("cali-INPUT")),)))
+        nft.set_hook("filter", "FORWARD", HookRules((Rule((), Jump("cali-FORWARD")),)))
+        assert len(await nft.apply()) == 6
+        assert await nft.check() == []
+
+    inside(host, body)
+
+    def verdicts(chain: str) -> list[str]:
+        lines = listed(host, "chain", chain).splitlines()[2:-2]
+        return [line.partition(" bytes 0 ")[2].partition(" comment")[0] for line in lines]
+
+    assert verdicts("filter-cali-INPUT") == []
+    assert verdicts("nat-cali-POSTROUTING") == []
+    assert verdicts("filter-cali-FORWARD") == ["drop"]
+    assert verdicts("filter-cali-tw-a") == ["drop"]
+    assert verdicts("filter-cali-fh-eth0") == ["jump filter-cali-failsafe-in", "drop"]
+    assert verdicts("filter-cali-fh-eth1") == ["drop"]
+
+
 def test_changes_told_one_after_the_other_may_overlap(host: Namespace) -> None:
     """Each step alone has nothing that overlaps; together they have."""
 
