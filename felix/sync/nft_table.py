@@ -183,6 +183,9 @@ class NftTable:
             self.want(WantedChain(chain_name(table, chain.name), f"chain {table} {chain.name}", table, chain))
 
     def want(self, chain: WantedChain) -> None:
+        """Told again as it is, it keeps its counters."""
+        if self.chains.get(chain.name) == chain:
+            return
         self.chains[chain.name] = chain
         self.gone_chains.discard(chain.name)
         self.failed.pop(Owner("gone chain", chain.name), None)
