@@ -51,6 +51,7 @@ WHOLE = -1  # place of an error that is no single message's
 RULE_MARK = 0xC1  # the kind of user data in which our rules carry what they were made of
 MARK_OCTETS = 8
 DUMP_ATTEMPTS = 5
+RECEIVED_OCTETS = 1 << 17  # the kernel fills 32 KiB, unless one message is longer
 
 Message = tuple[int, bytes]
 """Kind, and the body behind the family's header."""
@@ -134,7 +135,7 @@ class NftSocket:
         """`first` is the batch's own number: what it is told concerns all."""
         refused: dict[int, Refused] = {}
         while True:
-            received = self._socket.recv(1 << 20)
+            received = self._socket.recv(RECEIVED_OCTETS)
             for kind, flags, sequence, _, start, end in frames(received):
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
@@ -163,8 +164,11 @@ class NftSocket:
         self._socket.send(message(SUBSYSTEM | kind, flags, sequence, body(self._family, attributes_)))
         found: list[tuple[bytes, int, int]] = []
         is_whole = True
+        generations: set[bytes] = (
+            set()
+        )  # each answer says in which it was made; of elements the kernel says nothing else
         while True:
-            received = self._socket.recv(1 << 20)
+            received = self._socket.recv(RECEIVED_OCTETS)
             for answer, flags, number, _, start, end in frames(received):
                 if number != sequence:
                     continue
@@ -173,7 +177,8 @@ class NftSocket:
                     error = decode_error(received, flags, start, end) if end - start >= 4 else None
                     if error is not None and error.code != errno.ENOENT:
                         raise OSError(error.code, error.text)
-                    return found, is_whole
+                    return found, is_whole and len(generations) <= 1
+                generations.add(received[start + 2 : start + 4])
                 found.append((received, start + 4, end))
 
     def _ours(self, kind: int, name_attribute: int, asked: bytes = b"") -> Iterator[tuple[str, dict[int, bytes]]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from felix.desired import IPVersion
+from felix.desired import IPSetType, IPVersion
 from felix.kernel.nfnetlink import MARK_OCTETS, Hooked, NftSocket, SetKind
 from felix.kernel.nft_elements import Key, interface_of, member_keys, members_of
 from felix.kernel.nft_expressions import Unencodable
@@ -57,9 +57,7 @@ class NftReader:
                 table.marks[chain.name] = mark
                 if is_wanted:
                     table.chain_stands(chain, mark)
-        for one in list(table.unsettled.values()):
-            if one.is_there:
-                self._note_members(one, await asyncio.to_thread(self._socket.elements, one.name))
+        await self._compare_all([one for one in table.unsettled.values() if one.is_there])
         for verdicts in table.maps.values():
             if verdicts.is_there:
                 self.compare_entries(verdicts)
@@ -81,17 +79,44 @@ class NftReader:
             found.append((chain, mark, is_wanted))
         return found
 
-    def compare_members(self, one: WantedSet) -> bool:
-        """Notes what it lacks and what it has too much; whether it is as wanted."""
-        return self._note_members(one, self._socket.elements(one.name))
+    def compare_members(self, one: WantedSet) -> None:
+        """Note what it lacks and what it has too much."""
+        self._enter([one], self._differences(self._asked([one])))
 
-    def _note_members(self, one: WantedSet, there: Iterable[Key]) -> bool:
-        stand = members_of(there)
-        wanted = {member_keys(one.members.type, member): member for member in one.members.effective}
-        missing = [wanted[keys] for keys in wanted.keys() - stand]
-        strays = [key for keys in stand - wanted.keys() for key in keys]
-        self._table.members_stand(one, missing, strays)
-        return not missing and not strays
+    async def _compare_all(self, sets: Sequence[WantedSet]) -> list[WantedSet]:
+        """Those that are not as they were written; in a thread, as much as takes some milliseconds at a time."""
+        altered = []
+        for at in range(0, len(sets), ASK_EACH):
+            some = [one for one in sets[at : at + ASK_EACH] if one.is_there]
+            waited = {one.name for one in some if one.pending}
+            found = await asyncio.to_thread(self._differences, self._asked(some))
+            altered += [one for one, (missing, strays) in zip(some, found, strict=True) if missing or strays]
+            self._enter(some, found)
+            altered = [one for one in altered if one.name not in waited]  # what waits to be written is no alteration
+        return altered
+
+    @staticmethod
+    def _asked(sets: Iterable[WantedSet]) -> list[tuple[str, IPSetType, set[str]]]:
+        """What is in effect now; what is told from now on comes on top of what the comparison finds."""
+        asked = []
+        for one in sets:
+            one.pending = []
+            asked.append((one.name, one.members.type, set(one.members.effective)))
+        return asked
+
+    def _differences(self, asked: Iterable[tuple[str, IPSetType, set[str]]]) -> list[tuple[list[str], list[Key]]]:
+        """Members that are missing, elements that are too much. Touches no books."""
+        found = []
+        for name, type, members in asked:
+            stand = members_of(self._socket.elements(name))
+            wanted = {member_keys(type, member): member for member in members}
+            missing = [wanted[keys] for keys in wanted.keys() - stand]
+            found.append((missing, [key for keys in stand - wanted.keys() for key in keys]))
+        return found
+
+    def _enter(self, sets: Iterable[WantedSet], found: Iterable[tuple[list[str], list[Key]]]) -> None:
+        for one, differences in zip(sets, found, strict=True):
+            self._table.members_stand(one, *differences)
 
     def compare_entries(self, verdicts: VerdictMap) -> bool:
         """Whether all lead to where they did when they were written."""
@@ -123,7 +148,7 @@ class NftReader:
         found = [f"map {name} was altered" for name in touched.sets & table.maps.keys() if self._is_altered(name)]
         found += self._compare_marks(await self._marks(touched.chains & table.known_chains & table.chains.keys()))
         sets = [one for one in table.sets.values() if one.name in touched.sets]
-        return found + [f"members of set {one.id} were altered" for one in sets if self._are_altered(one)]
+        return found + [f"members of set {one.id} were altered" for one in await self._compare_all(sets)]
 
     async def check(self) -> list[str]:
         """Everything. What is missing as such makes the books void."""
@@ -140,9 +165,8 @@ class NftReader:
             table.known_chains |= foreign
             table.gone_chains |= foreign
         found += [f"map {name} was altered" for name in table.maps if await asyncio.to_thread(self._is_altered, name)]
-        for one in list(table.sets.values()):
-            if await asyncio.to_thread(self._are_altered, one):
-                found.append(f"members of set {one.id} were altered")
+        altered = await self._compare_all(list(table.sets.values()))
+        found += [f"members of set {one.id} were altered" for one in altered]
         return found
 
     def _check_frame(self, chains: Mapping[str, Hooked | None], sets: Mapping[str, SetKind]) -> list[str]:
@@ -172,11 +196,6 @@ class NftReader:
     def _is_altered(self, name: str) -> bool:
         verdicts = self._table.maps[name]
         return verdicts.is_there and not self.compare_entries(verdicts)
-
-    def _are_altered(self, one: WantedSet) -> bool:
-        """What waits to be written is reckoned anew, which is no alteration."""
-        waits = bool(one.pending)
-        return one.is_there and not self.compare_members(one) and not waits
 
 
 def is_hooked_alike(name: str, hook: Hooked | None) -> bool:

@@ -114,6 +114,9 @@ class NftablesFilter(NftTable):
         except OSError as error:
             self.is_loaded = False
             return [f"{self.what} cannot be read: {error}"]
+        except BaseException:
+            self.is_loaded = False  # comparisons were begun that nobody will end
+            raise
 
     async def counts(self, table: Table, chains: Iterable[str]) -> list[RuleCount]:
         """Those of chains that stand as they were given."""

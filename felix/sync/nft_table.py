@@ -281,11 +281,13 @@ class NftTable:
             verdicts.stands({})
 
     def members_stand(self, one: WantedSet, missing: Iterable[str], strays: Sequence[bytes]) -> None:
+        """Against what was in effect when `pending` was emptied; what has been told since is still in it."""
         one.strays = list(strays)
         added = set(missing)
-        # What is too much may lie where something is missing: both in one transaction.
-        one.pending = [Effect(added=added, must_be_one=True)] if added else []
-        if added or strays:
+        if added:
+            # What is too much may lie where something is missing: both in one transaction.
+            one.put_back(Effect(added=added, must_be_one=True))
+        if one.pending or strays:
             self.unsettled[one.name] = one
         else:
             self.unsettled.pop(one.name, None)
