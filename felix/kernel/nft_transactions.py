@@ -21,7 +21,7 @@ Answer: TypeAlias = "Awaitable[Mapping[int, Refused]]"
 # says it of each rule that follows.
 OF_THE_WHOLE = frozenset({errno.EMLINK, errno.ELOOP, errno.EOPNOTSUPP})
 MOST_SUSPECTED = 100
-MOST_MESSAGES, MOST_OCTETS = 2000, 4 << 20  # in a transaction; the socket takes 16 MiB
+MOST_MESSAGES, MOST_OCTETS = 2000, 1 << 20  # in a transaction; the socket takes 16 MiB
 
 
 def is_small(messages: Sequence[Message]) -> bool:

@@ -175,7 +175,7 @@ class NftWriter:
             effects = [(one, one.take()) for one in sets]
             for one in sets:
                 one.is_there = True
-            refused = await self._transactions.carry_out_all([parts.growth(*one) for one in effects])
+            refused = await self._transactions.carry_out_all(parts.growth(*one) for one in effects)
             grown += [(one, effect) for one, effect in effects if Owner("set", one.name) not in refused]
             sets = [one for one in sets if Owner("set", one.name) in refused]
             for one in sets:  # it is not as we believed
@@ -187,7 +187,7 @@ class NftWriter:
         table = self._table
         dirty = self._dirty()
         new = [one.name for one in dirty if one.name not in table.known_chains]
-        failed |= await self._transactions.carry_out_all([self._parts.new_chain(name) for name in new])
+        failed |= await self._transactions.carry_out_all(self._parts.new_chain(name) for name in new)
         are_new = {name for name in new if Owner("chain", name) not in failed}
         table.known_chains |= are_new
         table.marks |= dict.fromkeys(are_new, b"")
@@ -255,7 +255,7 @@ class NftWriter:
                 verdicts.written(leaves, enters)
 
     async def _shrink(self, grown: Sequence[tuple[WantedSet, Effect]], failed: dict[Owner, str]) -> None:
-        refused = await self._transactions.carry_out_all([self._parts.shrinkage(*one) for one in grown])
+        refused = await self._transactions.carry_out_all(self._parts.shrinkage(*one) for one in grown)
         for one, _ in grown:
             if Owner("set", one.name) in refused:
                 self._reader.compare_members(one)
