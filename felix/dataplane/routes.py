@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,10 +28,11 @@ from felix.desired import (
 )
 from felix.kernel.routes import KernelRoutes
 from felix.ports import Failure
-from felix.sync.routes import FELIX_PROTOCOL, KernelRoute, Ownership, RouteBook, RouteClass, WantedRoute
+from felix.sync.routes import FELIX_PROTOCOL, KernelRoute, Ownership, RouteBook, RouteClass, Step, WantedRoute
 
 VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE = "vxlan.calico", "vxlan-v6.calico", "tunl0"
 TUNNELS = frozenset((VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE))
+State = Literal["up", "down", "gone"]
 Forget = Callable[[str], Awaitable[None]]
 
 
@@ -157,12 +159,66 @@ class Interfaces:
 
     up: dict[str, int] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    indexes: dict[str, int] = field(default_factory=dict)
     holders: Holders = field(default_factory=Holders)
 
     def holder(self, address: str) -> str:
         """Empty if nobody has it."""
         found = self.holders.of(address)
         return found.name if found is not None else ""
+
+    def name(self, index: int) -> str:
+        return self.names.get(index, "")
+
+    def take(self, name: str, state: State, addresses: frozenset[str], index: int) -> list[int]:
+        """Indexes that are no more: an interface may go and come back by the same name before we are told."""
+        self.holders.interface_changed(name, state, addresses, index)
+        gone = [self.indexes[name]] if self.indexes.get(name, index) != index else []
+        if state == "gone":
+            if self.indexes.get(name) == index:
+                del self.indexes[name]
+                self.up.pop(name, None)
+            gone = [index]
+        else:
+            was = self.names.get(index)
+            if was is not None and was != name and self.indexes.get(was) == index:
+                del self.indexes[was]
+                self.up.pop(was, None)
+            self.names[index], self.indexes[name] = name, index
+            if state == "up":
+                self.up[name] = index
+            else:
+                self.up.pop(name, None)
+        for one in gone:
+            if state != "gone" or self.names.get(one) == name:
+                self.names.pop(one, None)
+        return gone
+
+
+class Forgetting:
+    """Connections of addresses that have moved away, forgotten beside everything else: a pod that goes costs several
+    processes' start, and policy of others must not wait for that. The next pod's route to the address must."""
+
+    def __init__(self, forget: Forget) -> None:
+        self._forget = forget
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, address: str) -> None:
+        if address not in self._tasks:
+            task = self._tasks[address] = asyncio.get_running_loop().create_task(self._work(address))
+            task.add_done_callback(lambda _: self._tasks.pop(address, None))
+
+    async def _work(self, address: str) -> None:
+        await self._forget(address)
+
+    async def done(self, addresses: Iterable[str] | None = None) -> None:
+        """Of these, or of all."""
+        some = (
+            list(self._tasks.values())
+            if addresses is None
+            else [self._tasks[one] for one in addresses if one in self._tasks]
+        )
+        await asyncio.gather(*some, return_exceptions=True)
 
 
 class RouteProgrammer:
@@ -173,18 +229,22 @@ class RouteProgrammer:
         self,
         settings: RouteSettings,
         forget_connections: Forget,
-        apply_at: Callable[[float], None] = lambda _at: None,
         clock: Callable[[], float] = time.monotonic,
+        apply_at: Callable[[float], None] = lambda _at: None,
     ) -> None:
+        """`clock` is the one of `apply`."""
         self._kernel = KernelRoutes()
         self._book = RouteBook()
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
-        self._forget, self._apply_at, self._clock = forget_connections, apply_at, clock
+        self.forgetting = Forgetting(forget_connections)
+        self._clock, self._apply_at = clock, apply_at
         self._is_stale = True
+        self._is_everything_due = True  # other settings may have been in force: routes of another protocol
         self._appeared: set[int] = set()
+        self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
         self.look_again_at: float | None = None
-        self.reconfigure(settings)
+        self._set(settings)
 
     @property
     def port_id(self) -> int:
@@ -195,79 +255,83 @@ class RouteProgrammer:
         self._kernel.close()
 
     def reconfigure(self, settings: RouteSettings) -> None:
+        if settings != self._settings:
+            self._set(settings)
+
+    def _set(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._is_stale = True
+        self._is_stale = self._is_everything_due = True
 
     def on_message(self, message: Message) -> None:
         if self._workloads.on_message(message) or self._cluster.on_message(message):
             self._is_stale = True
 
-    def interface_changed(
-        self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
-    ) -> None:
-        known = self._interfaces
-        known.holders.interface_changed(name, state, addresses, ifindex)
-        if state == "gone":
-            known.up.pop(name, None)
-            if known.names.get(ifindex) == name:
-                del known.names[ifindex]
-            self._book.interface_gone(ifindex)
-        else:
-            if ifindex not in known.names:
-                self._appeared.add(ifindex)
-            known.names[ifindex] = name
-            if state == "up":
-                known.up[name] = ifindex
-            else:
-                known.up.pop(name, None)
+    def interface_changed(self, name: str, state: State, addresses: frozenset[str], ifindex: int) -> None:
+        is_new = ifindex not in self._interfaces.names
+        for index in self._interfaces.take(name, state, addresses, ifindex):
+            self._book.interface_gone(index)
+            self._appeared.discard(index)
+        if is_new and state != "gone":
+            self._appeared.add(ifindex)
         self._is_stale = True
 
     async def apply(self, now: float) -> list[Failure]:
         is_due = self.look_again_at is not None and self.look_again_at <= now
         if self._settings.is_disabled or not (self._is_stale or is_due):
             return []
-        for index in self._appeared:
-            self._book.interface_appeared(index, now)
-        self._appeared.clear()
-        return await self._make_it_so(self._kernel.read(FELIX_PROTOCOL) + self._read_devices(), now)
+        there = (
+            self._kernel.read() if self._is_everything_due else self._kernel.read(FELIX_PROTOCOL) + self._read_devices()
+        )
+        step = self._step(there, now)
+        await self.forgetting.done(route.destination.partition("/")[0] for route in step.puts)
+        failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
+        self._is_stale, self._is_everything_due = bool(failures), False
+        self._look_again(step.look_again_at)
+        self._forget_what_moved(step)
+        return failures
+
+    def _look_again(self, at: float | None) -> None:
+        self.look_again_at = at
+        if at is not None:
+            self._apply_at(at)
 
     def _read_devices(self) -> list[KernelRoute]:
         protocol = self._settings.device_protocol
         return self._kernel.read(protocol) if protocol != FELIX_PROTOCOL else []
 
-    async def _make_it_so(self, there: list[KernelRoute], now: float) -> list[Failure]:
-        self._want()
+    def _step(self, there: list[KernelRoute], now: float) -> Step:
+        for index in self._appeared:
+            self._book.interface_appeared(index, now)
+        self._appeared.clear()
         known = self._interfaces
-        step = self._book.step(there, known.up, self._ownership, lambda index: known.names.get(index, ""), now)
-        failures = self._kernel.write(step.puts, step.deletes, known.up)
-        self._is_stale = bool(failures)
-        self.look_again_at = step.look_again_at
-        if step.look_again_at is not None:
-            self._apply_at(step.look_again_at)
-        wanted = self._book.wanted()
-        for gone in step.deletes:
-            if is_single(gone.destination) and gone.destination not in wanted:
-                await self._forget(gone.destination.partition("/")[0])
-        return failures
-
-    def _want(self) -> None:
         self._book.want("workloads", self._workloads.wanted(self._settings))
-        self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
+        self._book.want("cluster", self._cluster.wanted(self._settings, known.holder))
+        return self._book.step(there, known.up, self._ownership, known.name, now)
+
+    def _forget_what_moved(self, step: Step) -> None:
+        """The kernel drops an interface's routes in silence: what counts is whom an address led to when we last looked."""
+        before, wanted = self._reached, self._book.wanted()
+        self._reached = {
+            destination: self._interfaces.up.get(route.interface, before.get(destination, 0))
+            for destination, route in wanted.items()
+            if route.kind is RouteClass.LOCAL_WORKLOAD and is_single(destination)
+        }
+        moved = {one for one, index in before.items() if index and self._reached.get(one) != index}
+        moved |= {
+            one.destination for one in step.deletes if is_single(one.destination) and one.destination not in wanted
+        }
+        for destination in moved:
+            self.forgetting.begin(destination.partition("/")[0])
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""
         if self._settings.is_disabled:
             return []
-        self._want()
-        known = self._interfaces
-        there = self._kernel.read()
-        step = self._book.step(
-            there, known.up, self._ownership, lambda index: known.names.get(index, ""), self._clock()
-        )
+        step = self._step(self._kernel.read(), self._clock())
         found = [f"route {one.destination} was missing or altered" for one in step.puts]
-        deletes = [one for one in step.deletes if not one.interface_index or one.interface_index in known.names]
-        found += [f"route {one.destination} was not ours" for one in deletes]
-        if found:
-            self._kernel.write(step.puts, deletes, known.up)
+        found += [f"route {one.destination} was not ours" for one in step.deletes]
+        failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up) if found else []
+        self._is_stale = self._is_stale or bool(failures)
+        self._look_again(step.look_again_at)
         return found

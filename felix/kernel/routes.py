@@ -102,7 +102,7 @@ class KernelRoutes:
             if is_put:
                 messages.append(encoder.put(prefix, NLM_F_CREATE | NLM_F_REPLACE, sequence))
             else:
-                messages.append(encoder.delete(prefix, sequence))
+                messages.append(encoder.delete(prefix, sequence, is_exact=bool(encoder.via.hops)))
         errors = self._socket.write(messages, first)
         return [
             Failure(what(requests[at][0]), str(error))
@@ -144,6 +144,11 @@ def via_of(route: WantedRoute, up: Mapping[str, int]) -> Via:
 
 
 def _via_to_delete(one: KernelRoute) -> Via:
+    """With its way out, so that no other of the same metric goes; several ways out are not known one by one."""
     family = AF_INET6 if ":" in one.destination else AF_INET
     metric = one.metric or (IPV6_DEFAULT_METRIC if family == AF_INET6 else 0)
-    return Via(family, RT_TABLE_MAIN, one.protocol, metric=metric)
+    hops: tuple[Hop, ...] = ()
+    if one.is_plain and one.interface_index:
+        gateway = socket.inet_pton(AF_INET6 if ":" in one.gateway else AF_INET, one.gateway) if one.gateway else b""
+        hops = (Hop(gateway, one.interface_index),)
+    return Via(family, RT_TABLE_MAIN, one.protocol, metric=metric, hops=hops)

@@ -114,14 +114,14 @@ class RouteEncoder:
         between = bytes(4) + bytes((self.via.family, bits)) + self._head
         return before, between, self._pad[(bits + 7) >> 3 :] + self._tail
 
-    def delete(self, prefix: Prefix, sequence: int) -> bytes:
-        """RTM_DELROUTE of the route of this protocol, metric and table, wherever it leads."""
+    def delete(self, prefix: Prefix, sequence: int, *, is_exact: bool = False) -> bytes:
+        """RTM_DELROUTE of the route of this protocol, metric and table: the one that leads there, or wherever it leads."""
         body = (
             bytes((self.via.family, prefix[0]))
             + self._delete_head
             + prefix[1:]
             + self._pad[len(prefix) - 1 :]
-            + _identity(self.via)
+            + (self._tail if is_exact else _identity(self.via))
         )
         return message(RTM_DELROUTE, NLM_F_REQUEST, sequence, body)
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 FELIX_PROTOCOL = 80
 IPV6_DEFAULT_METRIC = 1024
+RTPROT_KERNEL, RTPROT_BIRD = 2, 12
 GRACE_S = 10.0  # a CNI plugin writes a new interface's routes before the datastore tells of it
 
 
@@ -65,8 +66,12 @@ class Ownership:
     tunnel_devices: frozenset[str] = frozenset()
 
     def is_ours(self, route: KernelRoute, interface: str) -> bool:
+        """The kernel's own routes follow its addresses, and without fe80::/64 no pod finds its IPv6 router. What a BGP
+        speaker on this node learned from a pod goes through the pod's interface, and is the speaker's."""
         if route.protocol == FELIX_PROTOCOL:
             return True
+        if route.protocol in (RTPROT_KERNEL, RTPROT_BIRD) and route.protocol != self.device_protocol:
+            return False
         if interface in self.tunnel_devices:
             return route.protocol == self.device_protocol
         is_workload = interface.startswith(self.prefixes)
@@ -89,7 +94,7 @@ class RouteBook:
     def __init__(self) -> None:
         self._by_maker: dict[str, dict[str, WantedRoute]] = {}
         self._appeared: dict[int, float] = {}  # interface index → when
-        self._had: dict[str, int] = {}  # what the last step wanted: destination → interface index
+        self._led: dict[str, int] = {}  # what the last step wanted: destination → interface index, 0 if it never was up
 
     def want(self, maker: str, routes: Iterable[WantedRoute]) -> None:
         """All that `maker` wants now."""
@@ -121,36 +126,51 @@ class RouteBook:
         """From what is there to what is wanted. `up`: name → index of the interfaces that are up."""
         step = Step()
         wanted = self.wanted()
-        ready: dict[str, WantedRoute] = {}
-        for route in wanted.values():
-            if route.interface and route.interface not in up:
-                step.waiting.append(route)
-            else:
-                ready[route.destination] = route
-        had, self._had = self._had, {one.destination: up.get(one.interface, 0) for one in ready.values()}
-        waiting = {route.destination: route for route in step.waiting}
+        led = self._led
+        self._led = {to: up.get(one.interface) or led.get(to, 0) for to, one in wanted.items()}
         right: set[str] = set()
         for one in there:
             name = interface_name(one.interface_index)
-            want = ready.get(one.destination)
-            if want is not None and fits(want, one, up):
+            want = wanted.get(one.destination)
+            has_led = bool(one.interface_index) and led.get(one.destination) == one.interface_index
+            if want is None:
+                if ownership.is_ours(one, name):
+                    self._remove(one, step, now, is_news=not has_led and name.startswith(ownership.prefixes))
+            elif want.interface and want.interface not in up:
+                # What is there may be better than nothing; but over an interface that has another name now no policy is met.
+                if has_led and name != want.interface:
+                    step.deletes.append(one)
+            elif fits(want, one, up):
                 right.add(one.destination)
-            elif want is not None and one.metric == shown_metric(want):
-                pass  # writing ours replaces it; a deletion would meet ours
-            elif one.destination in waiting:
-                # Over an interface that was ours and has another name now no policy is met.
-                if name != waiting[one.destination].interface and had.get(one.destination) == one.interface_index:
-                    step.deletes.append(one)
             elif ownership.is_ours(one, name):
-                # What we wrote ourselves and want no more is nobody's news.
-                is_news = want is None and had.get(one.destination) != one.interface_index
-                due_at = self._appeared.get(one.interface_index, float("-inf")) + GRACE_S
-                if is_news and now < due_at and name.startswith(ownership.prefixes):
-                    step.look_again_at = min(due_at, step.look_again_at or due_at)
-                else:
-                    step.deletes.append(one)
-        step.puts = [route for destination, route in ready.items() if destination not in right]
+                step.deletes.append(one)
+        for route in wanted.values():
+            if route.interface and route.interface not in up:
+                step.waiting.append(route)
+            elif route.destination not in right:
+                step.puts.append(route)
+        _leave_what_is_replaced(step)
         return step
+
+    def _remove(self, one: KernelRoute, step: Step, now: float, *, is_news: bool) -> None:
+        """What we wrote ourselves and want no more is nobody's news."""
+        due_at = self._appeared.get(one.interface_index, float("-inf")) + GRACE_S
+        if is_news and now < due_at:
+            step.look_again_at = min(due_at, step.look_again_at or due_at)
+        else:
+            step.deletes.append(one)
+
+
+def _leave_what_is_replaced(step: Step) -> None:
+    """A put replaces the first route of its metric; a deletion after it could only hit the new one."""
+    metrics = {route.destination: shown_metric(route) for route in step.puts}
+    kept = []
+    for one in step.deletes:
+        if metrics.get(one.destination, -1) == one.metric:
+            del metrics[one.destination]
+        else:
+            kept.append(one)
+    step.deletes = kept
 
 
 def fits(want: WantedRoute, one: KernelRoute, up: Mapping[str, int]) -> bool:

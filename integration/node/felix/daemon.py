@@ -9,11 +9,13 @@ import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from felix.calc.graph import CalculationGraph
 from felix.config import FelixConfig
 from felix.dataplane.loop import PartKeepsFailing
+from felix.dataplane.mtu import MTU_FILE
 from felix.desired import InSync, Message
 from felix.endpoint_status import EndpointId, Status
 from felix.explain.denied import DeniedFlows, denied_flow, with_endpoint
@@ -29,6 +31,7 @@ from integration.datastore.status_keys import status_keys_of
 from integration.logs import EventLog
 from integration.node.felix.control import Asked, FelixApi
 from integration.node.felix.counting import counted
+from integration.node.felix.key_publisher import KeyPublisher
 from integration.node.felix.parts import Parts
 from integration.node.felix.settings import DENIED_GROUP, calculation_settings, uses_nftables
 from integration.node.felix.source import FelixSource
@@ -56,11 +59,12 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`control` is where the control socket is to be."""
+    """`control` is where the control socket is to be; `mtu_file` is for the CNI plugin."""
 
     node: str
     control: str
     environ: Mapping[str, str]
+    mtu_file: Path = MTU_FILE
 
 
 class FelixDaemon:
@@ -127,7 +131,12 @@ class FelixDaemon:
         self._sync = PolicySync(config.policy_sync_path_prefix, self._log) if config.policy_sync_path_prefix else None
         keys = status_keys_of(self._datastore)
         self._reporter = None if keys is None else EndpointStatusReporter(keys, lambda: self._config.now, self._log)
-        self._parts = Parts(config, self._options.node, observer, [observer.states], self._log, observer.tell_statuses)
+        keys_of_ours = KeyPublisher(self._datastore, self._options.node, self._log)
+        self._begin(keys_of_ours.run())
+        self._parts = Parts(
+            config, self._options.node, observer, [observer.states], self._log, observer.tell_statuses,
+            self._options.mtu_file, keys_of_ours.publish,
+        )  # fmt: skip
         self._parts.start()
         self._source = FelixSource(self._datastore, graph, self._inbox.put_nowait, self._log)
         await self._serve_control()
@@ -324,5 +333,8 @@ LIVE_HERE = frozenset({
     "device_route_source_address", "device_route_source_address_ipv6", "ipv4_normal_route_priority",
     "ipv4_elevated_route_priority", "ipv6_normal_route_priority", "ipv6_elevated_route_priority",
     "program_cluster_routes", "floating_ips", "route_source", "cluster_type", "chain_insert_mode", "metadata_addr",
-    "metadata_port",
+    "metadata_port", "ipip_enabled", "ipip_mtu", "ipip_tunnel_addr", "vxlan_enabled", "vxlan_port", "vxlan_vni", "vxlan_mtu",
+    "vxlan_mtu_v6", "ipv4_vxlan_tunnel_addr", "ipv6_vxlan_tunnel_addr", "vxlan_tunnel_mac", "vxlan_tunnel_mac_v6",
+    "mtu_iface_pattern", "require_mtu_file", "wireguard_listening_port", "wireguard_listening_port_v6",
+    "wireguard_mtu", "wireguard_mtu_v6", "wireguard_keep_alive_s", "wireguard_routing_rule_priority",
 })  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from bgp.ports import EventSink
@@ -12,6 +13,7 @@ from felix.config import FelixConfig
 from felix.dataplane.interfaces import WorkloadInterfaces
 from felix.dataplane.loop import Check, Dataplane, Observer
 from felix.dataplane.routes import RouteProgrammer
+from felix.dataplane.wireguard import KeyKnown
 from felix.desired import EncapsulationUpdate, IPVersion, Message
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
@@ -27,6 +29,7 @@ from integration.node.felix.settings import (
     uses_nftables,
     with_encapsulation,
 )
+from integration.node.felix.tunnels import Tunnels
 
 RULES: dict[IPVersion, str] = {4: "rules", 6: "rules-v6"}
 
@@ -59,26 +62,34 @@ class Parts:
         listeners: Iterable[InterfaceListener],
         log: EventSink,
         interfaces_changed: Callable[[], None],
+        mtu_file: Path | None,
+        key_known: KeyKnown,
     ) -> None:
         """Raises OSError if the kernel or its programs are not what is needed; the text says what to install."""
         self._node, self._log, self._config = node, log, config
         self._pools = EncapsulationUpdate()
         versions: list[IPVersion] = [4, 6] if config.ipv6_support else [4]
         self.rules = {version: self._rules_of(version, config) for version in versions}
-        self.routes = RouteProgrammer(route_settings(config, node), Connections(log.event).forget, self._apply_at)
+        self.routes = RouteProgrammer(
+            route_settings(config, node), Connections(log.event).forget, apply_at=self._apply_at
+        )
         self.interfaces = WorkloadInterfaces(interface_settings(config))
+        self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
         parts: dict[str, Programmer] = {RULES[version]: one for version, one in self.rules.items()}
-        parts |= {"interfaces": self.interfaces, "routes": self.routes}
+        parts |= {"interfaces": self.interfaces, **self.tunnels.parts, "routes": self.routes}
         checks = {
             RULES[version]: Check(one.filter.check, self._refresh_s(config)) for version, one in self.rules.items()
         }
         checks["routes"] = Check(self.routes.check, config.route_refresh_interval_s)
         checks["interfaces"] = Check(self.interfaces.check, config.interface_refresh_interval_s)
-        self.plane = Dataplane(parts, checks, observer)
+        tunnel_checks = self.tunnels.checks()
+        self._tunnel_checks = tuple(tunnel_checks)
+        self.plane = Dataplane(parts, checks | tunnel_checks, observer)
         self._interfaces_changed = interfaces_changed
         all_listeners: list[InterfaceListener] = [
             *self.rules.values(),
+            *self.tunnels.listeners,
             self.routes,
             self.interfaces,
             self.kept,
@@ -110,6 +121,7 @@ class Parts:
             asyncio.get_running_loop().remove_reader(self._nft_monitor.fileno())
             self._nft_monitor.close()
         self.routes.close()
+        self.tunnels.close()
         for one in self.rules.values():
             close = getattr(one.filter, "close", None)
             if close is not None:
@@ -131,6 +143,9 @@ class Parts:
             if one.settings != wanted:
                 one.reconfigure(wanted)
             self.plane.set_interval(RULES[version], self._refresh_s(config))
+        self.tunnels.reconfigure(config, encapsulation)
+        for name in self._tunnel_checks:
+            self.plane.set_interval(name, config.route_refresh_interval_s)
         self.routes.reconfigure(route_settings(config, self._node))
         self.interfaces.reconfigure(interface_settings(config))
         self.plane.set_interval("routes", config.route_refresh_interval_s)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from felix.dataplane.mtu import MTU_FILE
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import load_settings, open_datastore
 from integration.lean import collect_seldom
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
     async def run(log: EventLog, writer: LineWriter) -> int:
         collect_seldom()
-        daemon = FelixDaemon(datastore, Options(node, arguments.control, os.environ), log)
+        daemon = FelixDaemon(datastore, Options(node, arguments.control, os.environ, arguments.mtu_file), log)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stop)
@@ -79,6 +80,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--node", default="", metavar="NAME", help="the Node that this is; default: NODENAME, else the host's name"
     )
     parser.add_argument("--control", default=DEFAULT_CONTROL, metavar="PATH", help="socket for `catbird policy`")
+    parser.add_argument(
+        "--mtu-file",
+        type=Path,
+        default=MTU_FILE,
+        metavar="FILE",
+        help="tells the CNI plugin how large pods' packets may be",
+    )
     parser.add_argument("--log-format", choices=("console", "json"), default="console")
     parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
     return parser.parse_args(argv)

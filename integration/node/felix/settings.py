@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from felix.calc.local import CalculationSettings
 from felix.config import FelixConfig
 from felix.dataplane.interfaces import InterfaceSettings
+from felix.dataplane.ipip import IpipSettings
+from felix.dataplane.mtu import Mtus, MtuSettings
 from felix.dataplane.routes import RouteSettings
-from felix.desired import EncapsulationUpdate
+from felix.dataplane.vxlan import VxlanSettings
+from felix.dataplane.wireguard import WireguardSettings
+from felix.desired import EncapsulationUpdate, IPVersion
 from felix.parameters import ProtoPort
+from felix.rules.marks import marks_of
 from felix.rules.settings import Failsafe, RuleSettings
+from felix.sync.wireguard import free_table
 
 DENIED_GROUP = 2  # NFLOG's; Calico's for what is outbound, and nobody else's
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -110,4 +118,54 @@ def interface_settings(config: FelixConfig) -> InterfaceSettings:
         forwards=config.ip_forwarding == "Enabled",
         has_ipv6=config.ipv6_support,
         allows_spoofing=config.workload_source_spoofing == "Any",
+    )
+
+
+def vxlan_settings(
+    config: FelixConfig, pools: EncapsulationUpdate, node: str, version: IPVersion, mtus: Mtus
+) -> VxlanSettings:
+    """`pools`: what is on, the configuration considered; as in the next two."""
+    is_on, kind = (pools.vxlan, "vxlan") if version == 4 else (pools.vxlan_v6, "vxlan-v6")
+    return VxlanSettings(node, is_on, config.vxlan_vni, config.vxlan_port, mtus.tunnels.get(kind, 0))
+
+
+def ipip_settings(config: FelixConfig, pools: EncapsulationUpdate, node: str, mtus: Mtus) -> IpipSettings:
+    return IpipSettings(node, pools.ipip, mtus.tunnels.get("ipip", 0))
+
+
+def mtu_settings(config: FelixConfig, pools: EncapsulationUpdate, node: str, file: Path | None) -> MtuSettings:
+    is_on = {
+        "ipip": pools.ipip,
+        "vxlan": pools.vxlan,
+        "vxlan-v6": pools.vxlan_v6,
+        "wireguard": config.wireguard_enabled,
+        "wireguard-v6": config.wireguard_enabled_v6 and config.ipv6_support,
+    }
+    given = (
+        ("ipip", config.ipip_mtu),
+        ("vxlan", config.vxlan_mtu),
+        ("vxlan-v6", config.vxlan_mtu_v6),
+        ("wireguard", config.wireguard_mtu),
+        ("wireguard-v6", config.wireguard_mtu_v6),
+    )
+    enabled = frozenset(kind for kind, on in is_on.items() if on)
+    return MtuSettings(node, config.mtu_iface_pattern, enabled, given, config.require_mtu_file, file)
+
+
+def wireguard_settings(config: FelixConfig, node: str, version: IPVersion, mtus: Mtus) -> WireguardSettings:
+    is_four = version == 4
+    is_on = config.wireguard_enabled if is_four else config.wireguard_enabled_v6 and config.ipv6_support
+    mask = config.nftables_mark_mask if uses_nftables(config) else config.iptables_mark_mask
+    return WireguardSettings(
+        node,
+        is_on,
+        config.wireguard_interface_name if is_four else config.wireguard_interface_name_v6,
+        config.wireguard_listening_port if is_four else config.wireguard_listening_port_v6,
+        mtus.tunnels.get("wireguard" if is_four else "wireguard-v6", 0),
+        marks_of(mask, has_wireguard=is_on).wireguard,
+        mask,
+        free_table(config.free_tables),
+        config.wireguard_routing_rule_priority,
+        int(config.wireguard_keep_alive_s),
+        config.wireguard_host_encryption_enabled,
     )

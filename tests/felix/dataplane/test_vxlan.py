@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -22,8 +22,8 @@ from felix.desired import (
     VTEPRemove,
     VTEPUpdate,
 )
-from tests.felix.dataplane.nodes import Node
-from tests.netns import Namespace, network_namespace, wire
+from tests.felix.dataplane.nodes import Node, Pods, two_nodes
+from tests.netns import Namespace
 
 pytestmark = pytest.mark.root
 REMOTE, LOCAL = RouteType(is_remote=True, is_workload=True), RouteType(is_local=True, is_workload=True)
@@ -68,7 +68,9 @@ class VxlanNode(Node):
     def begin(self) -> None:
         self.restart()
         self.tunnels = {version: self._tunnel(version) for version in (4, 6)}
-        self.routes = self.add(lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget))
+        self.routes = self.add(
+            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, lambda: self.now)
+        )
 
     def _tunnel(self, version: int) -> VxlanTunnel:
         of: IPVersion = 4 if version == 4 else 6
@@ -95,45 +97,23 @@ class VxlanNode(Node):
         return self.namespace.ip(f"{'-6 ' if ':' in to else ''}route show {to}").strip()
 
 
-@dataclass
-class Scene:
-    nodes: dict[int, VxlanNode]
-    pods: dict[int, Namespace]
+class Scene(Pods):
+    """The two nodes' programmers."""
 
-    def ping(self, one: int, address: str) -> bool:
-        return " 0% packet loss" in self.pods[one].run("ping", "-c1", "-W2", address, check=False)
+    def __init__(self, pods: Pods) -> None:
+        super().__init__(pods.hosts, pods.pods)
+        self.nodes = {number: VxlanNode(host, number) for number, host in pods.hosts.items()}
 
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    with network_namespace() as a, network_namespace() as b, network_namespace() as pod_a, network_namespace() as pod_b:
-        wire(a, "eth0", b, "eth0")
-        nodes: dict[int, VxlanNode] = {}
-        pods = {1: pod_a, 2: pod_b}
-        for number, namespace in ((1, a), (2, b)):
-            namespace.sysctl("net.ipv4.ip_forward=1")
-            namespace.sysctl("net.ipv6.conf.all.forwarding=1")
-            namespace.ip(f"address add 172.16.0.{number}/24 dev eth0")
-            namespace.ip(f"address add fd16::{number}/64 dev eth0 nodad")
-            _pod(namespace, pods[number], number)
-            nodes[number] = VxlanNode(namespace, number)
-        yield Scene(nodes, pods)
-        for node in nodes.values():
+    with two_nodes() as pods:
+        made = Scene(pods)
+        yield made
+        for node in made.nodes.values():
             for tunnel in node.tunnels.values():
                 tunnel.close()
             node.routes.close()
-
-
-def _pod(node: Namespace, pod: Namespace, number: int) -> None:
-    wire(node, "cali1", pod, "eth0")
-    node.ip_batch(
-        f"address add 169.254.1.1/32 dev cali1\naddress add fe80::1/64 dev cali1 nodad\nroute add 10.65.{number}.2 dev cali1 proto 3\n"
-        f"-6 route add fd65:{number}::2 dev cali1\n".replace("-6 ", "")
-    )
-    pod.ip_batch(
-        f"address add 10.65.{number}.2/32 dev eth0\naddress add fd65:{number}::2/128 dev eth0 nodad\n"
-        "route add 169.254.1.1 dev eth0\nroute add default via 169.254.1.1 dev eth0\nroute add default via fe80::1 dev eth0\n"
-    )
 
 
 def test_pods_of_two_nodes_reach_each_other_over_vxlan_in_both_versions(scene: Scene) -> None:

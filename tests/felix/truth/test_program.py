@@ -125,7 +125,7 @@ def _started(bed: Bed, folder: Path, socket_path: str, renderer: str) -> subproc
     }
     with (folder / "felix.log").open("w") as log:
         return subprocess.Popen(
-            [sys.executable, *words, "--control", socket_path],
+            [sys.executable, *words, "--control", socket_path, "--mtu-file", str(folder / "mtu")],
             cwd=PROJECT,
             stdout=log,
             stderr=log,
