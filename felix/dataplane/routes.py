@@ -8,149 +8,27 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from felix.claims import Claims
 from felix.dataplane.holders import Holders
-from felix.desired import (
-    VTEP,
-    Host,
-    HostRemove,
-    HostUpdate,
-    Message,
-    Route,
-    RouteRemove,
-    RouteUpdate,
-    VTEPRemove,
-    VTEPUpdate,
-    WorkloadEndpoint,
-    WorkloadId,
-    WorkloadRemove,
-    WorkloadUpdate,
+from felix.dataplane.wanted_routes import (
+    IPIP_DEVICE,
+    VXLAN_DEVICE,
+    VXLAN_V6_DEVICE,
+    ClusterRoutes,
+    RouteSettings,
+    WorkloadRoutes,
+    is_single,
 )
-from felix.kernel.routes import KernelRoutes
+from felix.desired import Message
+from felix.kernel.routes import KernelRoutes, what
 from felix.ports import Failure
-from felix.sync.routes import FELIX_PROTOCOL, KernelRoute, Ownership, RouteBook, RouteClass, Step, WantedRoute
+from felix.sync.routes import KernelRoute, Ownership, RouteBook, RouteClass, Step
 
-VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE = "vxlan.calico", "vxlan-v6.calico", "tunl0"
+__all__ = ["RouteProgrammer", "RouteSettings"]
+
 TUNNELS = frozenset((VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE))
+TABLE = "routes"
 State = Literal["up", "down", "gone"]
 Forget = Callable[[str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class RouteSettings:
-    """`programs`: whose pools' cluster routes are ours to write; the BGP speaker writes the others'."""
-
-    node: str
-    prefixes: tuple[str, ...] = ("cali",)
-    device_protocol: int = 3
-    metrics: tuple[int, int] = (1024, 1024)  # IPv4, IPv6
-    elevated_metrics: tuple[int, int] = (512, 512)
-    sources: tuple[str, str] = ("", "")
-    removes_external: bool = True
-    programs: frozenset[str] = frozenset({"vxlan", "ipip"})
-    is_disabled: bool = False
-
-
-class WorkloadRoutes:
-    """A route to each address of each local workload."""
-
-    def __init__(self) -> None:
-        self._claims = Claims()
-        self._workloads: dict[WorkloadId, WorkloadEndpoint] = {}
-
-    def on_message(self, message: Message) -> bool:
-        """Whether it may matter."""
-        match message:
-            case WorkloadUpdate(endpoint):
-                self._workloads[endpoint.id] = endpoint
-                self._claims.claim(endpoint.id, endpoint.interface)
-            case WorkloadRemove(id):
-                self._workloads.pop(id, None)
-                self._claims.forget(id)
-            case _:
-                return False
-        return True
-
-    def wanted(self, settings: RouteSettings) -> list[WantedRoute]:
-        found = []
-        for interface, id in self._claims.owners.items():
-            endpoint = self._workloads[id]
-            if not endpoint.is_up or endpoint.live_migration == "target":
-                continue
-            metrics = settings.elevated_metrics if endpoint.live_migration == "live" else settings.metrics
-            externals = [f"{ext}/{128 if ':' in ext else 32}" for _, ext in endpoint.nats]
-            for destination in (*endpoint.ipv4_nets, *endpoint.ipv6_nets, *externals):
-                is_six = ":" in destination
-                found.append(
-                    WantedRoute(
-                        destination, RouteClass.LOCAL_WORKLOAD, interface, protocol=settings.device_protocol,
-                        metric=metrics[is_six], source=settings.sources[is_six],
-                    )
-                )  # fmt: skip
-        return found
-
-
-class ClusterRoutes:
-    """How other nodes' blocks are reached, and blackholes for what of our own blocks nobody has."""
-
-    def __init__(self) -> None:
-        self._routes: dict[str, Route] = {}
-        self._hosts: dict[str, Host] = {}
-        self._vteps: dict[str, VTEP] = {}
-
-    def on_message(self, message: Message) -> bool:
-        match message:
-            case RouteUpdate(route):
-                self._routes[route.destination] = route
-            case RouteRemove(destination):
-                self._routes.pop(destination, None)
-            case HostUpdate(host):
-                self._hosts[host.name] = host
-            case HostRemove(name):
-                self._hosts.pop(name, None)
-            case VTEPUpdate(vtep):
-                self._vteps[vtep.node] = vtep
-            case VTEPRemove(node):
-                self._vteps.pop(node, None)
-            case _:
-                return False
-        return True
-
-    def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> list[WantedRoute]:
-        """`parent_of` is the interface that has an address."""
-        own = self._hosts.get(settings.node)
-        found = []
-        for route in self._routes.values():
-            if not route.type.is_workload or route.pool not in settings.programs:
-                continue
-            if route.type.is_remote and route.node_ip:
-                is_six = ":" in route.destination
-                address = "" if own is None else own.ipv6 if is_six else own.ipv4
-                one = self._remote(route, parent_of(address) if address else "", is_six)
-                if one is not None:
-                    found.append(one)
-            elif route.type.is_local and not is_single(route.destination):
-                found.append(WantedRoute(route.destination, RouteClass.BLACKHOLE))
-        return found
-
-    def _remote(self, route: Route, parent: str, is_six: bool) -> WantedRoute | None:
-        if route.same_subnet or route.pool == "none":
-            kind = {"vxlan": RouteClass.VXLAN_SAME_SUBNET, "ipip": RouteClass.IPIP_SAME_SUBNET}.get(
-                route.pool, RouteClass.NO_ENCAPSULATION
-            )
-            return WantedRoute(route.destination, kind, parent, route.node_ip) if parent else None
-        if route.pool == "ipip":
-            return WantedRoute(route.destination, RouteClass.IPIP_TUNNEL, IPIP_DEVICE, route.node_ip, is_onlink=True)
-        vtep = self._vteps.get(route.node)
-        gateway = "" if vtep is None else vtep.ipv6 if is_six else vtep.ipv4
-        if not gateway:
-            return None
-        device = VXLAN_V6_DEVICE if is_six else VXLAN_DEVICE
-        return WantedRoute(route.destination, RouteClass.VXLAN_TUNNEL, device, gateway, is_onlink=True)
-
-
-def is_single(destination: str) -> bool:
-    return destination.endswith("/128" if ":" in destination else "/32")
 
 
 @dataclass(slots=True)
@@ -222,8 +100,8 @@ class Forgetting:
 
 
 class RouteProgrammer:
-    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone,
-    `apply_at` when there is something to do though nothing changes."""
+    """A Programmer, an InterfaceListener and a RouteListener. `forget_connections` is told an address that has moved away
+    or gone, `apply_at` when there is something to do though nothing changes."""
 
     def __init__(
         self,
@@ -239,9 +117,8 @@ class RouteProgrammer:
         self._interfaces = Interfaces()
         self.forgetting = Forgetting(forget_connections)
         self._clock, self._apply_at = clock, apply_at
-        self._is_stale = True
-        self._is_everything_due = True  # other settings may have been in force: routes of another protocol
         self._appeared: set[int] = set()
+        self._gone: set[int] = set()  # or renamed: that is told next
         self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
         self.look_again_at: float | None = None
         self._set(settings)
@@ -261,33 +138,109 @@ class RouteProgrammer:
     def _set(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._is_stale = self._is_everything_due = True
+        self._must_read = True
+        self._book.judge_anew()
+        self._workloads.everything_changed()
+        self._cluster.everything_changed()
 
     def on_message(self, message: Message) -> None:
-        if self._workloads.on_message(message) or self._cluster.on_message(message):
-            self._is_stale = True
+        self._workloads.on_message(message)
+        self._cluster.on_message(message)
 
     def interface_changed(self, name: str, state: State, addresses: frozenset[str], ifindex: int) -> None:
         is_new = ifindex not in self._interfaces.names
-        for index in self._interfaces.take(name, state, addresses, ifindex):
-            self._book.interface_gone(index)
-            self._appeared.discard(index)
+        gone = self._interfaces.take(name, state, addresses, ifindex)
+        self._gone.update(gone)
+        self._appeared.difference_update(gone)
         if is_new and state != "gone":
             self._appeared.add(ifindex)
-        self._is_stale = True
+        self._book.interface_changed(name, ifindex)
+
+    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> bool:
+        """Somebody else's doing. Whether it is to be put right: `put_right` does it."""
+        if is_gone:
+            return self._book.doubt(route.destination)
+        if is_replacement:
+            self._must_read = self._must_read or (is_ours := self._book.doubt(route.destination))
+            return is_ours
+        name = self._interfaces.name(route.interface_index)
+        if route.destination in self._book.wanted or self._ownership.is_ours(route.protocol, name):
+            self._must_read = self._must_read or not self._book.was_added(route)
+            return True
+        return False
+
+    def routes_lost(self) -> None:
+        """Nobody knows what others did."""
+        self._must_read = True
 
     async def apply(self, now: float) -> list[Failure]:
-        is_due = self.look_again_at is not None and self.look_again_at <= now
-        if self._settings.is_disabled or not (self._is_stale or is_due):
-            return []
-        there = (
-            self._kernel.read() if self._is_everything_due else self._kernel.read(FELIX_PROTOCOL) + self._read_devices()
-        )
-        step = self._step(there, now)
-        await self.forgetting.done(route.destination.partition("/")[0] for route in step.puts)
-        failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
-        self._is_stale, self._is_everything_due = bool(failures), False
-        self._look_again(step.look_again_at)
+        return [] if self._settings.is_disabled else (await self._make_it_so(now))[1]
+
+    async def put_right(self) -> list[str]:
+        """What others are known to have altered."""
+        return [] if self._settings.is_disabled else (await self._make_it_so(self._clock()))[0]
+
+    async def check(self) -> list[str]:
+        """Everything in the table, others' routes over workloads' interfaces too."""
+        self._must_read = True
+        return await self.put_right()
+
+    async def _make_it_so(self, now: float) -> tuple[list[str], list[Failure]]:
+        """What was otherwise than we had left it, and what the kernel refused."""
+        book, known = self._book, self._interfaces
+        self._workloads.pass_on(book, self._settings)
+        self._cluster.pass_on(book, self._settings, known.holder)
+        self._note_interfaces(now)
+        if self._must_read:
+            try:
+                await self._read()
+            except OSError as error:
+                return [], [Failure(TABLE, error.strerror or str(error))]
+        await self.forgetting.done(destination.partition("/")[0] for destination in book.due(now))
+        step = book.step(known.up, self._ownership, known.name, now)
+        failures = await self._write(step)
+        self._look_again(book.look_again_at())
+        found = [
+            f"route {one.destination} was missing or altered" for one in step.puts if one.destination in step.altered
+        ]
+        found += [f"route {one.destination} was not ours" for one in step.deletes if one.destination in step.altered]
+        return found, failures
+
+    def _note_interfaces(self, now: float) -> None:
+        for index in self._gone:
+            if index in self._interfaces.names:
+                self._book.interface_renamed(index)
+            else:
+                self._book.interface_gone(index)
+        for index in self._appeared:
+            self._book.interface_appeared(index, now)
+        self._gone.clear()
+        self._appeared.clear()
+
+    async def _read(self) -> None:
+        self._must_read = False
+        self._book.begin_reading()
+        try:
+            there = await self._kernel.read(
+                self._book.wanted,
+                lambda protocol, index: self._ownership.is_ours(protocol, self._interfaces.name(index)),
+            )
+        except OSError:
+            self._must_read = True
+            raise
+        self._book.read(there)
+
+    async def _write(self, step: Step) -> list[Failure]:
+        up = dict(self._interfaces.up)
+        try:
+            failures = await self._kernel.write(step.puts, step.deletes, up)
+        except OSError as error:  # what came of it is not known
+            self._book.wrote(Step(looked_at=step.looked_at), up, step.looked_at)
+            self._must_read = True
+            return [Failure(TABLE, error.strerror or str(error))]
+        refused = {one.what for one in failures}
+        failed = {one for one in step.looked_at if what(one) in refused} if refused else set()
+        self._book.wrote(step, up, failed)
         self._forget_what_moved(step)
         return failures
 
@@ -296,42 +249,19 @@ class RouteProgrammer:
         if at is not None:
             self._apply_at(at)
 
-    def _read_devices(self) -> list[KernelRoute]:
-        protocol = self._settings.device_protocol
-        return self._kernel.read(protocol) if protocol != FELIX_PROTOCOL else []
-
-    def _step(self, there: list[KernelRoute], now: float) -> Step:
-        for index in self._appeared:
-            self._book.interface_appeared(index, now)
-        self._appeared.clear()
-        known = self._interfaces
-        self._book.want("workloads", self._workloads.wanted(self._settings))
-        self._book.want("cluster", self._cluster.wanted(self._settings, known.holder))
-        return self._book.step(there, known.up, self._ownership, known.name, now)
-
     def _forget_what_moved(self, step: Step) -> None:
         """The kernel drops an interface's routes in silence: what counts is whom an address led to when we last looked."""
-        before, wanted = self._reached, self._book.wanted()
-        self._reached = {
-            destination: self._interfaces.up.get(route.interface, before.get(destination, 0))
-            for destination, route in wanted.items()
-            if route.kind is RouteClass.LOCAL_WORKLOAD and is_single(destination)
+        moved = {
+            one.destination
+            for one in step.deletes
+            if is_single(one.destination) and one.destination not in self._book.wanted
         }
-        moved = {one for one, index in before.items() if index and self._reached.get(one) != index}
-        moved |= {
-            one.destination for one in step.deletes if is_single(one.destination) and one.destination not in wanted
-        }
+        for destination in step.looked_at:
+            route, before = self._book.wanted.get(destination), self._reached.pop(destination, 0)
+            index = 0
+            if route is not None and route.kind is RouteClass.LOCAL_WORKLOAD and is_single(destination):
+                index = self._reached[destination] = self._interfaces.up.get(route.interface, before)
+            if before and index != before:
+                moved.add(destination)
         for destination in moved:
             self.forgetting.begin(destination.partition("/")[0])
-
-    async def check(self) -> list[str]:
-        """Everything in the table, others' routes over workloads' interfaces too."""
-        if self._settings.is_disabled:
-            return []
-        step = self._step(self._kernel.read(), self._clock())
-        found = [f"route {one.destination} was missing or altered" for one in step.puts]
-        found += [f"route {one.destination} was not ours" for one in step.deletes]
-        failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up) if found else []
-        self._is_stale = self._is_stale or bool(failures)
-        self._look_again(step.look_again_at)
-        return found

@@ -21,7 +21,7 @@ from felix.kernel.nfnetlink import NftMonitor
 from felix.kernel.nftables import NftablesFilter
 from felix.ports import InterfaceListener, PacketFilter, Programmer
 from felix.rules.ruleset import RuleProgrammer
-from felix.sync.routes import FELIX_PROTOCOL
+from felix.sync.routes import FELIX_PROTOCOL, KernelRoute
 from integration.node.felix.settings import (
     interface_settings,
     route_settings,
@@ -31,6 +31,7 @@ from integration.node.felix.settings import (
 )
 from integration.node.felix.tunnels import Tunnels
 
+ALTERED_ROUTES = "altered routes"
 RULES: dict[IPVersion, str] = {4: "rules", 6: "rules-v6"}
 
 
@@ -82,6 +83,7 @@ class Parts:
             RULES[version]: Check(one.filter.check, self._refresh_s(config)) for version, one in self.rules.items()
         }
         checks["routes"] = Check(self.routes.check, config.route_refresh_interval_s)
+        checks[ALTERED_ROUTES] = Check(self.routes.put_right, 0)  # as they are told
         checks["interfaces"] = Check(self.interfaces.check, config.interface_refresh_interval_s)
         tunnel_checks = self.tunnels.checks()
         self._tunnel_checks = tuple(tunnel_checks)
@@ -97,8 +99,7 @@ class Parts:
             self,
         ]
         self._monitor = InterfaceMonitor(
-            all_listeners, lambda: self.plane.check_soon("routes"), {FELIX_PROTOCOL, config.device_route_protocol},
-            self.routes.port_id,
+            all_listeners, self, {FELIX_PROTOCOL, config.device_route_protocol}, self.routes.port_id
         )  # fmt: skip
         self._nft_monitor: NftMonitor | None = None
 
@@ -160,6 +161,14 @@ class Parts:
     ) -> None:
         self._interfaces_changed()
         self.plane.wake()
+
+    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> None:
+        if self.routes.route_changed(route, is_gone=is_gone, is_replacement=is_replacement):
+            self.plane.check_soon(ALTERED_ROUTES)
+
+    def routes_lost(self) -> None:
+        self.routes.routes_lost()
+        self.plane.check_soon(ALTERED_ROUTES)
 
     def _nft_changed(self) -> None:
         assert self._nft_monitor is not None
