@@ -22,7 +22,7 @@ from felix.kernel.links import (
 from felix.kernel.netlink import NLM_F_REPLACE, NetlinkFormatError
 from felix.kernel.routes import kernel_route
 from felix.kernel.rtnetlink import RT_TABLE_MAIN, RTM_DELROUTE, RTM_NEWROUTE, RouteDecoder
-from felix.kernel.sockets import DumpInterrupted, MonitorSocket, RepliesLost, RequestSocket
+from felix.kernel.sockets import MONITOR_BUFFER_OCTETS, DumpInterrupted, MonitorSocket, RepliesLost, RequestSocket
 from felix.ports import InterfaceListener
 from felix.sync.routes import KernelRoute
 
@@ -56,7 +56,7 @@ class RouteListener(Protocol):
 class InterfaceMonitor:
     """Tells listeners of every interface when it starts, and of each change after that, once a loop turn.
 
-    Also tells `routes` when somebody else has changed a route of the main table. `start` and `close` from the event
+    Also tells `routes` when somebody else than the socket `own_port_id` has changed a route of the main table. `start` and `close` from the event
     loop. Notifications that were lost (ENOBUFS) are made up for by reading everything anew.
     """
 
@@ -64,14 +64,15 @@ class InterfaceMonitor:
         self,
         listeners: Iterable[InterfaceListener],
         routes: RouteListener,
-        protocols: Collection[int] = (),
-        own_port_id: int = 0,
+        protocols: Collection[int],
+        own_port_id: int,
+        buffer_octets: int = MONITOR_BUFFER_OCTETS,
     ) -> None:
         self._listeners = list(listeners)
         self._routes = routes
         self._decoder = RouteDecoder()
         self._protocols = frozenset(protocols)
-        self._own_port_id = own_port_id
+        self._own_port_id, self._buffer_octets = own_port_id, buffer_octets
         self._requests = RequestSocket()
         self._monitor: MonitorSocket | None = None
         self._by_index: dict[int, Interface] = {}
@@ -99,7 +100,7 @@ class InterfaceMonitor:
         if self._monitor is not None:
             loop.remove_reader(self._monitor.fileno())
             self._monitor.close()
-        self._monitor = MonitorSocket(self._own_port_id, [RT_TABLE_MAIN])
+        self._monitor = MonitorSocket(self._own_port_id, [RT_TABLE_MAIN], buffer_octets=self._buffer_octets)
         loop.add_reader(self._monitor.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -172,6 +173,8 @@ class InterfaceMonitor:
 
     def _read_all(self) -> None:
         """Everything anew; what is otherwise than known is told."""
+        if self._monitor is None:
+            return
         try:
             links, addresses = self._dump()
         except (DumpInterrupted, RepliesLost):
