@@ -159,15 +159,11 @@ class RouteProgrammer:
     def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> bool:
         """Somebody else's doing. Whether it is to be put right: `put_right` does it."""
         if is_gone:
-            return self._book.doubt(route.destination)
-        if is_replacement:
-            self._must_read = self._must_read or (is_ours := self._book.doubt(route.destination))
-            return is_ours
-        name = self._interfaces.name(route.interface_index)
-        if route.destination in self._book.wanted or self._ownership.is_ours(route.protocol, name):
-            self._must_read = self._must_read or not self._book.was_added(route)
-            return True
-        return False
+            return self._book.was_deleted(route)
+        is_ours = self._ownership.is_ours(route.protocol, self._interfaces.name(route.interface_index))
+        needed = self._book.was_put(route, is_replacement=is_replacement, is_ours=is_ours)
+        self._must_read = self._must_read or needed == "read"
+        return bool(needed)
 
     def routes_lost(self) -> None:
         """Nobody knows what others did."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 FELIX_PROTOCOL = 80
 IPV6_DEFAULT_METRIC = 1024
@@ -82,7 +83,8 @@ class Ownership:
 class Step:
     """What to write, in order: first `puts`, then `deletes`; `waiting` have no interface to go out by yet.
 
-    `looked_at`: the destinations that this is about; `altered`: those among them that are not as they were left.
+    `looked_at`: the destinations that this is about; `altered`: those that are not as they were left; `doubtful`: those that
+    may not be as they are thought to be.
     """
 
     puts: list[WantedRoute] = field(default_factory=list)
@@ -90,6 +92,7 @@ class Step:
     waiting: list[WantedRoute] = field(default_factory=list)
     looked_at: frozenset[str] = frozenset()
     altered: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
 
 
 class RouteBook:
@@ -176,13 +179,26 @@ class RouteBook:
         self._there.setdefault(one.destination, []).append(one)
         self._by_index.setdefault(one.interface_index, set()).add(one.destination)
 
-    def was_added(self, one: KernelRoute) -> bool:
-        """By somebody else, beside what is there. Whether that is the only one for its destination."""
+    def was_put(self, one: KernelRoute, *, is_replacement: bool, is_ours: bool) -> Literal["", "write", "read"]:
+        """Somebody else has written it. What is to be done about it: nothing, a step, or a reading and a step.
+
+        What it replaced the kernel does not say, nor which of several would be replaced by ours.
+        """
+        if is_replacement and self.doubt(one.destination):
+            return "read"
+        if one.destination not in self.wanted and not is_ours:
+            return ""
         is_only = one.destination not in self._there
         self._keep(one)
         self._dirty.add(one.destination)
         self._altered.add(one.destination)
-        return is_only
+        return "write" if is_only else "read"
+
+    def was_deleted(self, one: KernelRoute) -> bool:
+        """By somebody else. Whether it matters to us."""
+        matters = self.doubt(one.destination)
+        self._forget(one.destination, one.__eq__)
+        return matters
 
     def doubt(self, destination: str) -> bool:
         """Somebody else has touched it. Whether it matters to us."""
@@ -232,8 +248,9 @@ class RouteBook:
         self, up: Mapping[str, int], ownership: Ownership, interface_name: Callable[[int], str], now: float
     ) -> Step:
         """From what is there to what is wanted. `up`: name → index of the interfaces that are up. `wrote` must follow."""
-        step = Step(looked_at=frozenset(self.due(now)), altered=frozenset(self._altered))
-        doubtful = self._doubtful
+        step = Step(
+            looked_at=frozenset(self.due(now)), altered=frozenset(self._altered), doubtful=frozenset(self._doubtful)
+        )
         self._dirty, self._doubtful, self._altered = set(), set(), set()  # what comes while it is written is due again
         for destination in step.looked_at:
             self._spared.pop(destination, None)
@@ -251,7 +268,7 @@ class RouteBook:
                     if has_led and name != want.interface:
                         step.deletes.append(one)
                 elif fits(want, one, up):
-                    is_right = destination not in doubtful
+                    is_right = destination not in step.doubtful
                 elif ownership.is_ours(one.protocol, name):
                     step.deletes.append(one)
             if want is not None and is_waiting:
@@ -286,7 +303,8 @@ class RouteBook:
             else:
                 self._led[destination] = up.get(want.interface) or self._led.get(destination, 0)
         self._dirty.update(failed)
-        self._doubtful.update(failed)
+        written = {route.destination for route in step.puts}.difference(failed)
+        self._doubtful.update(failed, (one for one in step.doubtful - written if one in self._there))
 
 
 def _leave_what_is_replaced(step: Step) -> None:
