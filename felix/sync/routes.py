@@ -303,8 +303,8 @@ class RouteBook:
             else:
                 self._led[destination] = up.get(want.interface) or self._led.get(destination, 0)
         self._dirty.update(failed)
-        written = {route.destination for route in step.puts}.difference(failed)
-        self._doubtful.update(failed, (one for one in step.doubtful - written if one in self._there))
+        unsure = step.doubtful.difference(route.destination for route in step.puts)
+        self._doubtful.update(failed, (destination for destination in unsure if destination in self._there))
 
 
 def _leave_what_is_replaced(step: Step) -> None:

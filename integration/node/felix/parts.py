@@ -71,9 +71,8 @@ class Parts:
         self._pools = EncapsulationUpdate()
         versions: list[IPVersion] = [4, 6] if config.ipv6_support else [4]
         self.rules = {version: self._rules_of(version, config) for version in versions}
-        self.routes = RouteProgrammer(
-            route_settings(config, node), Connections(log.event).forget, apply_at=self._apply_at
-        )
+        self._connections = Connections(log.event)
+        self.routes = RouteProgrammer(route_settings(config, node), self._connections.forget, apply_at=self._apply_at)
         self.interfaces = WorkloadInterfaces(interface_settings(config))
         self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
@@ -122,6 +121,7 @@ class Parts:
             asyncio.get_running_loop().remove_reader(self._nft_monitor.fileno())
             self._nft_monitor.close()
         self.routes.close()
+        self._connections.close()
         self.tunnels.close()
         for one in self.rules.values():
             close = getattr(one.filter, "close", None)
