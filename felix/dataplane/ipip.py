@@ -54,10 +54,7 @@ class IpipTunnel:
     async def apply(self, now: float) -> list[Failure]:
         if not self._is_stale:
             return []
-        try:
-            made = self._make()
-        except OSError as error:
-            return [Failure(f"device {DEVICE}", error.strerror or str(error))]
+        made = self._make()
         self._is_stale = bool(made.failures)
         return made.failures
 
@@ -67,6 +64,12 @@ class IpipTunnel:
         return [*made.changes, *(f"{one.what}: {one.reason}" for one in made.failures)]
 
     def _make(self) -> Made:
+        try:
+            return self._make_it_so()
+        except OSError as error:
+            return Made(failures=[Failure(f"device {DEVICE}", error.strerror or str(error))])
+
+    def _make_it_so(self) -> Made:
         if not self._settings.is_on:
             made = Made(self._kernel.link(DEVICE))
             is_ipip = made.link is not None and made.link.kind == "ipip"

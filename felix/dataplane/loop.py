@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from felix.ports import Failure, Programmer
 # change after a quiet moment is applied at once.
 REST = 1.0
 LONGEST_REST_S = 0.5
+URGENT_REST_S = 0.02  # where others took away what is ours: the node may be open
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
 FAULTS_IN_A_ROW = 10  # of one part; then the process ends, and a new one starts from what the kernel has
 
@@ -72,6 +74,7 @@ class Dataplane:
         self._observer = observer
         self._clock = clock
         self._is_wanted = asyncio.Event()
+        self._is_urgent = asyncio.Event()
         self._messages = 0
         self._is_in_sync = False
         self._retry_at: float | None = None
@@ -105,6 +108,7 @@ class Dataplane:
     def check_soon(self, name: str) -> None:
         """Somebody altered what is ours: compare before the next apply."""
         self._checks[name].due_at = 0.0
+        self._is_urgent.set()
         self.wake()
 
     def apply_at(self, at: float) -> None:
@@ -130,7 +134,10 @@ class Dataplane:
     async def _something_to_do(self) -> None:
         now = self._clock()
         if self._is_wanted.is_set() and self._is_in_sync and (rest_s := self._rested_at - now) > 0:
-            await asyncio.sleep(rest_s)
+            await asyncio.sleep(min(rest_s, URGENT_REST_S))
+            if not self._is_urgent.is_set() and rest_s > URGENT_REST_S:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_urgent.wait(), rest_s - URGENT_REST_S)
             return
         times = [check.due_at for check in self._checks.values() if check.interval_s or not check.due_at]
         times += [at for at in (self._retry_at, self._apply_at) if at is not None]
@@ -164,6 +171,7 @@ class Dataplane:
     async def _apply(self) -> None:
         began_at = self._clock()
         self._is_wanted.clear()
+        self._is_urgent.clear()
         self._apply_at = None
         messages, self._messages = self._messages, 0
         failures: list[Failure] = []

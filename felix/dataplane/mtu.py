@@ -104,7 +104,12 @@ class MtuKeeper:
 
     async def check(self) -> list[str]:
         """The kernel tells nobody here of an interface's MTU alone; and the file may have been lost."""
-        before, host = self.now.host, self._host_mtu()
+        before = self.now.host
+        try:
+            host = self._host_mtu()
+        except OSError:
+            self._is_stale = True  # the apply that follows says why
+            return []
         is_lost = bool(self.now.pod) and self._settings.file is not None and self._read() != self.now.pod
         self._is_stale = self._is_stale or before != host or is_lost
         found = [f"the host's MTU is {host}, was {before}"] if before != host else []

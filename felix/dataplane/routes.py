@@ -107,8 +107,8 @@ class RouteProgrammer:
         self,
         settings: RouteSettings,
         forget_connections: Forget,
-        clock: Callable[[], float] = time.monotonic,
         apply_at: Callable[[float], None] = lambda _at: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` is the one of `apply`."""
         self._kernel = KernelRoutes()
@@ -173,8 +173,11 @@ class RouteProgrammer:
         return [] if self._settings.is_disabled else (await self._make_it_so(now))[1]
 
     async def put_right(self) -> list[str]:
-        """What others are known to have altered."""
-        return [] if self._settings.is_disabled else (await self._make_it_so(self._clock()))[0]
+        """What others are known to have altered. What could not be done is said too, and left to `apply`."""
+        if self._settings.is_disabled:
+            return []
+        found, failures = await self._make_it_so(self._clock())
+        return found or [f"{one.what}: {one.reason}" for one in failures]
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""

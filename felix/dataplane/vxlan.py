@@ -9,7 +9,7 @@ from felix.dataplane.holders import Holders
 from felix.desired import VTEP, IPVersion, Message, VTEPRemove, VTEPUpdate
 from felix.kernel.tunnels import KernelDevices, Made
 from felix.ports import Failure
-from felix.sync.devices import VxlanParameters, WantedDevice, neighbours_of
+from felix.sync.devices import VxlanParameters, WantedDevice, neighbours_of, unicast_mac
 
 VXLAN_DEVICES: dict[IPVersion, str] = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
 
@@ -66,10 +66,7 @@ class VxlanTunnel:
     async def apply(self, now: float) -> list[Failure]:
         if not self._is_stale:
             return []
-        try:
-            made = self._make()
-        except OSError as error:
-            return [Failure(f"device {self.device}", error.strerror or str(error))]
+        made = self._make()
         self._is_stale = bool(made.failures)
         return made.failures
 
@@ -87,6 +84,12 @@ class VxlanTunnel:
         return own.parent_ipv6, own.ipv6, own.mac_v6
 
     def _make(self) -> Made:
+        try:
+            return self._make_it_so()
+        except OSError as error:
+            return Made(failures=[Failure(f"device {self.device}", error.strerror or str(error))])
+
+    def _make_it_so(self) -> Made:
         settings, (below, address, mac) = self._settings, self._own()
         if not settings.is_on:
             return self._kernel.remove(self.device, "vxlan")
@@ -97,7 +100,7 @@ class VxlanTunnel:
             return Made(failures=[Failure(f"device {self.device}", f"no interface has this node's address {below}")])
         length = 32 if self._version == 4 else 128
         wanted = WantedDevice(
-            self.device, "vxlan", settings.mtu, self._version, frozenset({f"{address}/{length}"}), mac,
+            self.device, "vxlan", settings.mtu, self._version, frozenset({f"{address}/{length}"}), unicast_mac(mac),
             VxlanParameters(settings.vni, settings.port, below, parent.ifindex),
         )  # fmt: skip
         made = self._kernel.make(wanted)

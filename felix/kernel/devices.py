@@ -7,7 +7,15 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from felix.kernel.links import RTM_DELADDR, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK
+from felix.kernel.links import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    address_text,
+)
 from felix.kernel.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -159,7 +167,7 @@ def read_vxlan(data: bytes, start: int, end: int) -> VxlanParameters | None:
         elif what == _VXLAN_LEARNING and last > first:
             learns = data[first] != 0
         elif what in (_VXLAN_LOCAL, _VXLAN_LOCAL6) and last - first in (4, 16):
-            local = socket.inet_ntop(socket.AF_INET if last - first == 4 else socket.AF_INET6, data[first:last])
+            local = address_text(data[first:last])
         elif what == _VXLAN_COLLECT_METADATA and last > first and data[first]:
             return None
     return VxlanParameters(vni, port, local, parent, learns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -14,6 +13,7 @@ from felix.kernel.links import (
     RTM_DELLINK,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    address_text,
     decode_address,
     decode_link,
     dump_addresses,
@@ -160,7 +160,7 @@ class InterfaceMonitor:
         self._tell_soon()
 
     def _set_address(self, index: int, packed: bytes, is_there: bool) -> None:
-        text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+        text = address_text(packed)
         known = self._addresses.setdefault(index, set())
         if is_there == (text in known):
             return
@@ -202,7 +202,7 @@ class InterfaceMonitor:
                 decoded = decode_address(data, start, end) if kind == RTM_NEWADDR else None
                 if decoded is not None and decoded[1]:
                     packed = decoded[0].address
-                    text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+                    text = address_text(packed)
                     addresses.setdefault(decoded[0].ifindex, set()).add(text)
         return links, addresses
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from felix.sync.ipsets import IPSetBook, destroyed, is_of_felix, read_saved
 MAX_COMPLAINTS = 100  # in one apply; then what is left waits for the next one
 _LINE = re.compile(r"Error in line (\d+): (.*)", re.DOTALL)
 IN_USE = "in use"
+OF_THE_SET = ("is full", "name does not exist")  # not the member's fault: others were at it
 MEMBERS = ("add", "remove")
 
 
@@ -51,18 +52,18 @@ class KernelSets:
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
-    def set(self, id: str, type: IPSetType, members: Collection[str]) -> None:
+    def set(self, id: str, type: IPSetType, members: Collection[str]) -> bool:
+        """Whether there was none of that name and type."""
         book = self._books.get(id)
         if book is None or book.type != type:
             new = IPSetBook(id, set_name(self.version, id), type, self.version)
-            if book is not None and book.is_there:
-                self._mistyped.add(book.name)
-            if new.name in self._strays:  # was to be removed; what stands in it is read anew
+            if book is not None or new.name in self._strays:  # what stands under that name is read anew
                 self._strays.discard(new.name)
                 self._is_read = False
             book = self._books[id] = new
         book.replace(members)
         self._changed.add(id)
+        return not book.is_there
 
     def change(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
         book = self._books.get(id)
@@ -126,15 +127,20 @@ class KernelSets:
             steps = [] if book.is_there else [Step(book.create(size), book, "make", size=size)]
             return steps + [Step(line, book, "add", member) for member, line in book.additions()]
         # Full: a larger one takes its name, and the rules that point at it.
-        self._temporary += 1
-        other = f"cali{self.version}t{self._temporary}"
-        self._strays.discard(other)
+        other = self._unused_name()
         return [
             Step(book.create(size, other), book, "tidy"),
             *(Step(line, book, "add", member) for member, line in book.additions(other)),
             Step(f"swap {book.name} {other}", book, "swap", size=size),
             Step(f"destroy {other}", book, "tidy"),
         ]
+
+    def _unused_name(self) -> str:
+        while True:
+            self._temporary += 1
+            name = f"cali{self.version}t{self._temporary}"
+            if name not in self._strays:
+                return name
 
     async def _do(self, steps: list[Step]) -> None:
         """All but what is refused."""
@@ -149,27 +155,25 @@ class KernelSets:
                 at = int(found[1]) - 1 if found else len(steps)
                 if at >= len(steps) or complaints > MAX_COMPLAINTS:
                     raise
-                for step in steps[:at]:
+                why = found[2].strip() if found else ""
+                is_member = steps[at].does in MEMBERS and not any(one in why for one in OF_THE_SET)
+                was_refused |= not is_member
+                # Members are sent in bundles, and before a line that it cannot parse ipset sends none of its bundle.
+                sent = next((n for n in range(at, 0, -1) if steps[n - 1].does not in MEMBERS), 0)
+                for step in steps[:sent]:
                     _done(step)
-                was_refused |= steps[at].does not in MEMBERS
-                steps = self._without(steps, at, found[2].strip() if found else "")
+                if is_member:
+                    _refuse(steps[at], why)
+                    steps = [*steps[sent:at], *steps[at + 1 :]]
+                else:
+                    book = steps[at].book
+                    self._failures.append(Failure(f"set {book.id}", why))
+                    steps = [step for step in [*steps[sent:at], *steps[at + 1 :]] if step.book is not book]
                 continue
             for step in steps:
                 _done(step)
             break
         self._is_read = not was_refused  # else we look what stands there
-
-    def _without(self, steps: Sequence[Step], at: int, why: str) -> list[Step]:
-        """What is left to do after step `at` was refused."""
-        bad = steps[at]
-        if bad.does in MEMBERS:
-            # The kernel will not like it better next time; it is tried again after a check.
-            bad.book.refused[bad.member] = why
-            bad.book.to_add.discard(bad.member)
-            bad.book.to_remove.discard(bad.member)
-            return list(steps[at + 1 :])
-        self._failures.append(Failure(f"set {bad.book.id}", why))
-        return [step for step in steps[at + 1 :] if step.book is not bad.book]
 
     async def _destroy(self, names: Collection[str]) -> list[str]:
         """Those that are still in use. Raises Refused."""
@@ -197,6 +201,7 @@ class KernelSets:
             return []
         there = read_saved(await run(self._ipset, ["save"]), self.version)
         found = []
+        self._mistyped.clear()
         for id, book in self._books.items():
             saved = there.get(book.name)
             if book.is_there and saved is None:
@@ -228,3 +233,10 @@ def _done(step: Step) -> None:
         book.to_remove.discard(step.member)
     elif step.does in ("make", "swap"):
         book.is_there, book.size = True, step.size
+
+
+def _refuse(step: Step, why: str) -> None:
+    """The kernel will not like it better next time; it is tried again after a check."""
+    step.book.refused[step.member] = why
+    step.book.to_add.discard(step.member)
+    step.book.to_remove.discard(step.member)

@@ -23,6 +23,7 @@ from felix.sync.iptables_table import HookWanted, Lines, TableBook, trial_remove
 
 TABLES: tuple[Table, ...] = ("raw", "mangle", "nat", "filter")
 TRIES, FIRST_PAUSE_S = 10, 0.001
+ROUNDS = 200  # so many refused chains one apply finds in one table, if they are refused one by one
 TRIALS = 64  # at most, to find in one apply what the kernel does not like
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # of chains that were refused
 _LINES = re.compile(r"line:? ?(\d+)", re.IGNORECASE)
@@ -52,15 +53,15 @@ class IptablesFilter:
         self._chains: dict[Table, dict[str, Chain]] = {table: {} for table in TABLES}
         self._tables = {table: TableBook(table, self._closing(table)) for table in TABLES}
         self._sets = KernelSets(version, max_set_size)
-        self._retry_at, self._retry_s = 0.0, FIRST_RETRY_S
+        self._retry_at: float | None = None
+        self._retry_s = FIRST_RETRY_S
         self._has_new_sets = False
         self._is_tidy = False  # what Calico left with the other backend is gone
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
     def set_ip_set(self, id: str, type: IPSetType, members: Collection[str]) -> None:
-        self._sets.set(id, type, members)
-        self._has_new_sets = True
+        self._has_new_sets |= self._sets.set(id, type, members)
 
     def change_ip_set(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
         self._sets.change(id, added, removed)
@@ -106,16 +107,16 @@ class IptablesFilter:
     # --- making it so ------------------------------------------------------------------------------------------------
 
     async def apply(self) -> list[Failure]:
-        self._retry_refused()
         failures: list[Failure] = []
+        were_in_the_way = self._sets.in_the_way().keys()
         try:
             await self._sets.grow()
         except Refused as error:
             failures.append(Failure("ip sets", short(error)))
         in_the_way = self._sets.in_the_way()
-        for name, reason in in_the_way.items():
-            for book in self._tables.values():
-                book.close_users([name], reason)
+        self._has_new_sets |= bool(were_in_the_way - in_the_way.keys())
+        self._retry_refused()
+        self._close_users(in_the_way)
         failures += await self._write_tables()
         if in_the_way:
             # No rule names those sets now. Made anew, and the rules again.
@@ -124,9 +125,15 @@ class IptablesFilter:
             await self._sets.shrink()
         except Refused as error:
             failures.append(Failure("ip sets", short(error)))
+        self._plan_retry()
         if not failures:
             await self._tidy()
         return failures + self._sets.failures() + self._chain_failures()
+
+    def _close_users(self, in_the_way: Mapping[str, str]) -> None:
+        for name, reason in in_the_way.items():
+            for book in self._tables.values():
+                book.close_users([name], reason)
 
     async def _again(self) -> list[Failure]:
         try:
@@ -135,9 +142,7 @@ class IptablesFilter:
             return [Failure("ip sets", short(error))]
         for book in self._tables.values():
             self._reopen(book)
-        for name, reason in self._sets.in_the_way().items():  # rules of others name it
-            for book in self._tables.values():
-                book.close_users([name], reason)
+        self._close_users(self._sets.in_the_way())  # rules of others name them
         return await self._write_tables()
 
     async def _write_tables(self) -> list[Failure]:
@@ -149,14 +154,20 @@ class IptablesFilter:
 
     def _retry_refused(self) -> None:
         """What was refused may be taken now: after some time, or when there are other sets."""
-        if not any(book.closed for book in self._tables.values()):
-            self._retry_s = FIRST_RETRY_S
-        elif self._has_new_sets or self._clock() >= self._retry_at:
+        is_due = self._retry_at is not None and self._clock() >= self._retry_at
+        if is_due or self._has_new_sets:
             for book in self._tables.values():
                 self._reopen(book)
-            self._retry_at = self._clock() + self._retry_s
+        if is_due:
+            self._retry_at = None
             self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
         self._has_new_sets = False
+
+    def _plan_retry(self) -> None:
+        if not any(book.closed for book in self._tables.values()):
+            self._retry_at, self._retry_s = None, FIRST_RETRY_S
+        elif self._retry_at is None:
+            self._retry_at = self._clock() + self._retry_s
 
     def _reopen(self, book: TableBook) -> None:
         reasons = dict(book.closed)
@@ -170,6 +181,7 @@ class IptablesFilter:
             found += [
                 Failure(f"chain {table} {name}", f"leads to {target}, and there is no such chain")
                 for name, target in sorted(book.dangling.items())
+                if name not in book.closed
             ]
             found += [
                 Failure(f"hook {table} {hook}", f"leads to {missing}, and there is no such chain")
@@ -182,7 +194,9 @@ class IptablesFilter:
     async def _write(self, book: TableBook) -> list[Failure]:
         """Until it goes through: what somebody else changed meanwhile is read again, what is refused is closed."""
         pause_s, tries, reason = FIRST_PAUSE_S, 0, ""
-        while tries < TRIES:
+        for _ in range(ROUNDS):
+            if tries == TRIES:
+                break
             is_fresh = book.standing is None
             lines = Lines(book.table)
             try:
@@ -225,7 +239,8 @@ class IptablesFilter:
     async def _close_refused(self, book: TableBook, lines: Lines, complaint: str, may_try: bool) -> bool:
         """Find whose fault it was. False: nobody's that we know."""
         if found := _NO_SET.search(complaint):
-            return bool(book.close_users([found[1]], short(Refused(complaint))))
+            before = set(book.closed)
+            return not before.issuperset(book.close_users([found[1]], short(Refused(complaint))))
         owners = {lines.owner_of(int(number)) for number in _LINES.findall(complaint)}
         guilty = {name: complaint for name in owners if book.is_live(name) and name not in book.closed}
         if not guilty and may_try and "line" in complaint:
@@ -262,16 +277,18 @@ class IptablesFilter:
 
     async def _remove_gone(self, book: TableBook) -> None:
         """All that can be: to some a rule of others may lead."""
+        kept: dict[str, str] = {}
         while lines := book.removals():
             try:
                 await self._restore(book, lines)
                 book.removed(lines)
                 return
             except Refused as error:
-                book.standing = None
                 book.take_standing(await self._read(book))
                 owners = {lines.owner_of(int(number)) for number in _LINES.findall(str(error))}
-                book.undeletable |= dict.fromkeys(owners & set(lines.owners) or set(lines.owners), short(error))
+                # Each time one more at least, else this would have no end.
+                kept |= dict.fromkeys(owners & set(lines.owners) or set(lines.owners), short(error))
+                book.undeletable = dict(kept)
 
     async def _tidy(self) -> None:
         """Calico may have used the other backend: its rules there would be in force beside ours."""

@@ -107,7 +107,7 @@ class Programs:
 
     async def others(self) -> list[Backend]:
         chosen = await self.chosen()
-        return [one for one in self._found if one is not chosen]
+        return [one for one in self._found if one.kind != chosen.kind]
 
     async def _detected(self) -> Kind:
         """What others on this host use: legacy if they have many rules there, else where they have more (Calico). Where

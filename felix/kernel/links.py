@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -19,6 +21,14 @@ _IFA_F_DADFAILED, _IFA_F_TENTATIVE, _IFA_F_OPTIMISTIC = 0x08, 0x40, 0x04
 _LINK = struct.Struct("=BBHiII")  # family, padding, type, index, flags, change mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface index
 _OCTETS = {2: 4, 10: 16}
+
+
+def address_text(packed: bytes) -> str:
+    """Canonical, as in `felix.desired`: the C library writes some IPv6 addresses with an IPv4 one at their end."""
+    if len(packed) == 4:
+        return socket.inet_ntop(socket.AF_INET, packed)
+    text = socket.inet_ntop(socket.AF_INET6, packed)
+    return str(ipaddress.IPv6Address(packed)) if "." in text else text
 
 
 @dataclass(frozen=True, slots=True)

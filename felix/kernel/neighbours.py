@@ -6,6 +6,7 @@ import socket
 import struct
 
 from felix.kernel.devices import octets_of
+from felix.kernel.links import address_text
 from felix.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -75,7 +76,7 @@ def read_neighbour(data: bytes, start: int, end: int) -> tuple[int, Neighbour | 
     address, mac = "", ""
     for kind, first, last in attributes(data, start + _NEIGHBOUR.size, end):
         if kind == _NDA_DST and last - first in (4, 16):
-            address = socket.inet_ntop(socket.AF_INET if last - first == 4 else socket.AF_INET6, data[first:last])
+            address = address_text(data[first:last])
         elif kind == _NDA_LLADDR and last - first == 6:
             mac = data[first:last].hex(":")
     if not state & NUD_PERMANENT or not mac:

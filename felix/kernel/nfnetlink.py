@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from felix.desired import IPSetType, IPVersion
@@ -31,6 +31,7 @@ from felix.kernel.netlink import (
     frames,
     message,
 )
+from felix.kernel.sockets import ignore_senders
 
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
@@ -51,6 +52,7 @@ _INTERVAL_END = 1
 _GOTO = 0xFFFFFFFC  # -4
 FAMILY_NUMBERS = {4: 2, 6: 10}
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+MANY_CHAINS = 200  # if others have touched so many, all are looked at
 MAX_ELEMENTS = 500  # in a message: an attribute's length has 16 bits
 MAX_BATCH_OCTETS = 1 << 20
 
@@ -149,6 +151,7 @@ class NftSocket:
 
     def __init__(self, version: IPVersion, table: str, factory: Callable[[], socket.socket] = open_nfnetlink) -> None:
         self._socket = factory()
+        self.port_id: int = self._socket.getsockname()[0]
         self._family = FAMILY_NUMBERS[version]
         self._table = table
         self._sequence = 0
@@ -314,15 +317,38 @@ def _counter(received: bytes, start: int, end: int) -> tuple[int, int] | None:
     return None
 
 
-class NftMonitor:
-    """Tells of changes that others make to our tables. Non-blocking; for an event loop's reader."""
+@dataclass(slots=True)
+class Touched:
+    """Chains whose rules, and sets and maps whose elements others have changed; `is_more`: whatever else they did."""
 
-    def __init__(self, table: str, factory: Callable[[], socket.socket] = open_nfnetlink) -> None:
+    chains: set[str] = field(default_factory=set)
+    sets: set[str] = field(default_factory=set)
+    is_more: bool = False
+
+    def add(self, other: Touched) -> None:
+        self.chains |= other.chains
+        self.sets |= other.sets
+        self.is_more = self.is_more or other.is_more
+
+
+class NftMonitor:
+    """Tells of changes that others make to our tables. Non-blocking; for an event loop's reader.
+
+    What the sockets `own_port_ids` send never leaves the kernel: reading the echo of 100,000 rules takes seconds.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        own_port_ids: Iterable[int] = (),
+        factory: Callable[[], socket.socket] = open_nfnetlink,
+    ) -> None:
         self._socket = factory()
         self._socket.setblocking(False)
+        ignore_senders(self._socket, sorted(own_port_ids))
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
         self._table = table.encode() + b"\0"
-        self._touched: set[int] = set()
+        self._touched: dict[IPVersion, Touched] = {}  # in the transaction that is being told
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -330,9 +356,9 @@ class NftMonitor:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self, is_ours: Callable[[int], bool]) -> set[int]:
-        """IP versions whose table a process that is not `is_ours(pid)` has changed; all after an overflow."""
-        foreign: set[int] = set()
+    def read(self, is_ours: Callable[[int], bool]) -> dict[IPVersion, Touched]:
+        """By IP version what a process that is not `is_ours(pid)` has changed in the table; all after an overflow."""
+        foreign: dict[IPVersion, Touched] = {}
         while True:
             try:
                 received = self._socket.recv(1 << 20)
@@ -340,18 +366,43 @@ class NftMonitor:
                 return foreign
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
-                    return {4, 6}
+                    return {4: Touched(is_more=True), 6: Touched(is_more=True)}
                 raise
             for kind, _, _, _, start, end in frames(received):
-                family = received[start] if end > start else 0
-                found = {a: received[b:c] for a, b, c in attributes(received, start + 4, end)}
-                if kind == _SUBSYSTEM | NEW_GENERATION:
-                    pid = int.from_bytes(found.get(2, b""), "big")
-                    if self._touched and not is_ours(pid):
-                        foreign |= self._touched
-                    self._touched = set()
-                elif found.get(1) == self._table:
-                    self._touched.add(4 if family == FAMILY_NUMBERS[4] else 6)
+                self._take(received, kind, start, end, is_ours, foreign)
+
+    def _take(
+        self,
+        received: bytes,
+        kind: int,
+        start: int,
+        end: int,
+        is_ours: Callable[[int], bool],
+        foreign: dict[IPVersion, Touched],
+    ) -> None:
+        version: IPVersion = 6 if end > start and received[start] == FAMILY_NUMBERS[6] else 4
+        if kind != _SUBSYSTEM | NEW_GENERATION and version in self._touched and self._touched[version].is_more:
+            return  # all is looked at anyway, and a removed table has a message for each of its rules
+        found: dict[int, bytes] = {}
+        for number, first, last in attributes(received, start + 4, end):
+            found[number] = received[first:last]
+            if number == 2:  # table and name come first, and then perhaps much
+                break
+        if kind == _SUBSYSTEM | NEW_GENERATION:
+            if self._touched and not is_ours(int.from_bytes(found.get(2, b""), "big")):
+                for version, touched in self._touched.items():
+                    foreign.setdefault(version, Touched()).add(touched)
+            self._touched = {}
+        elif found.get(1) == self._table:
+            now = self._touched.setdefault(version, Touched())
+            name = found.get(2, b"").rstrip(b"\0").decode(errors="replace")
+            if kind in (_SUBSYSTEM | NEW_RULE, _SUBSYSTEM | DELETE_RULE):
+                now.chains.add(name)
+                now.is_more = len(now.chains) >= MANY_CHAINS
+            elif kind in (_SUBSYSTEM | NEW_ELEMENTS, _SUBSYSTEM | DELETE_ELEMENTS):
+                now.sets.add(name)
+            else:
+                now.is_more = True
 
 
 def own_threads() -> set[int]:

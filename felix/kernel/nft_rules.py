@@ -82,6 +82,7 @@ CODES = {"drop": 0, "accept": 1, "jump": 0xFFFFFFFD, "goto": 0xFFFFFFFC, "return
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 ICMP_OF, PORT_UNREACHABLE = {4: 1, 6: 58}, {4: 3, 6: 4}
 LEVEL_NOTICE = 5
+MOST_KNOWN = 10_000
 
 
 class Unencodable(ValueError):
@@ -160,6 +161,7 @@ class RuleEncoder:
     table: str
     messages: list[Encoded] = field(default_factory=list)
     _sets: int = 0
+    _known: dict[object, bytes] = field(default_factory=dict)  # criteria and actions that thousands of rules share
 
     # --- chains ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class RuleEncoder:
         for one in rule.criteria:
             if isinstance(one, ICMP) and not has_protocol:
                 parts.append(meta(META_PROTOCOL) + compare(EQUAL, bytes((ICMP_OF[self.version],))))
-            parts.append(_of(CRITERIA, one)(self, one))
+            parts.append(self._known.get(one) or self._encode(CRITERIA, one))
         parts.append(_COUNTER)
         if rule.action is not None:
             parts.append(self._action(table, rule.action))
@@ -203,7 +205,16 @@ class RuleEncoder:
         if isinstance(action, GoToByInterface):
             key = META_IIFNAME if action.direction == "in" else META_OIFNAME
             return meta(key) + lookup(map_name(table, action.map), into_verdict=True)
-        return _of(ACTIONS, action)(self, action)
+        return self._known.get(action) or self._encode(ACTIONS, action)
+
+    def _encode(self, by: Mapping[type, Callable[[RuleEncoder, Any], bytes]], one: Any) -> bytes:
+        before = len(self.messages)
+        found = _of(by, one)(self, one)
+        if len(self.messages) == before:  # without a set that lives with this rule alone
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[one] = found
+        return found
 
     # --- sets --------------------------------------------------------------------------------------------------------
 

@@ -10,16 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain, Drop, Hook, HookRules, Rule, Table
 from felix.kernel.libnftables import LibNftables, NftMissing, NftRefused
 from felix.kernel.nfnetlink import (
+    MANY_CHAINS,
     ElementChange,
     ElementsRefused,
     NftSocket,
+    Touched,
     element_key,
     encode_key,
     encode_member,
@@ -59,20 +63,44 @@ class WantedSet:
     strays: list[bytes] = field(default_factory=list)  # elements in the kernel that nobody wants
 
 
+@dataclass(slots=True)
+class Portion:
+    """Chains as one transaction's messages; `owners`: whose each is. Those `in_text` are not among them."""
+
+    chains: list[WantedChain]
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    in_text: set[str] = field(default_factory=set)
+
+
+Sent: TypeAlias = "tuple[Portion, Awaitable[Mapping[int, Exception]]]"
+
+
 class NftablesFilter:
     """Not thread-safe; `apply` and `check` one after the other. Raises NftMissing when made on a machine without nft."""
 
     has_verdict_maps = True
     has_alternatives = True
 
-    def __init__(self, version: IPVersion, table: str = TABLE_NAME) -> None:
+    def __init__(
+        self,
+        version: IPVersion,
+        table: str = TABLE_NAME,
+        guard: Mapping[tuple[Table, Hook], Sequence[Rule]] | None = None,
+    ) -> None:
+        """`guard`: what stands in these hooks while all of ours is written anew, because there was nothing or others
+        have been at it."""
         self.version: IPVersion = version
+        self._guard = dict(guard or {})
+        self._is_breached = False  # others have removed or altered chains
         self._text = NftText(version)
         self._nft = LibNftables()
         self._socket = NftSocket(version, table)
         self._encoder = RuleEncoder(version, table)
         self._chains: dict[str, WantedChain] = {}
         self._sets: dict[str, WantedSet] = {}
+        self._unsettled: dict[str, WantedSet] = {}  # by kernel name: those that may differ from the kernel's
+        self._with_bad: set[str] = set()  # ids of sets that were given what is no member
         self._maps: dict[str, dict[str, str]] = {}  # kernel name → interface → kernel chain
         self._known_maps: dict[str, dict[str, str]] = {}
         self._known_chains: set[str] = set()
@@ -84,6 +112,7 @@ class NftablesFilter:
         self._is_loaded = False
         self._own_pids: set[int] = set()
         self._stray_keys: dict[str, set[bytes]] = {}
+        self._suspects = Touched()
         for table_, hook in BASE_CHAINS:
             self.set_hook(table_, hook, HookRules())
 
@@ -103,15 +132,26 @@ class NftablesFilter:
                 wanted = WantedSet(set_name(self.version, id), id, SetMembers(type, self.version))
             self._sets[id] = wanted
         wanted.pending.append(wanted.members.replace(members))
+        self._members_changed(wanted)
+
+    def _members_changed(self, wanted: WantedSet) -> None:
+        self._unsettled[wanted.name] = wanted
+        if wanted.members.bad:
+            self._with_bad.add(wanted.id)
+        else:
+            self._with_bad.discard(wanted.id)
 
     def change_ip_set(self, id: str, added: Collection[str], removed: Collection[str]) -> None:
         wanted = self._sets.get(id)
         if wanted is not None:
             wanted.pending.append(wanted.members.change(added, removed))
+            self._members_changed(wanted)
 
     def remove_ip_set(self, id: str) -> None:
         wanted = self._sets.pop(id, None)
         if wanted is not None:
+            self._unsettled.pop(wanted.name, None)
+            self._with_bad.discard(id)
             self._gone_sets[wanted.name] = wanted
 
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
@@ -142,7 +182,7 @@ class NftablesFilter:
     # --- making it so ------------------------------------------------------------------------------------------------
 
     async def apply(self) -> list[Failure]:
-        changed_type = self._gone_sets.keys() & {one.name for one in self._sets.values()}
+        changed_type = [one for one in self._sets.values() if one.name in self._gone_sets] if self._gone_sets else []
         if changed_type:
             # Sets of the same name and another type are in the way until no rule names them.
             self._run(f"add table {self._text.table}\ndelete table {self._text.table}")
@@ -161,11 +201,9 @@ class NftablesFilter:
                 await self._adopt()
                 await self._change()
         failures = [Failure(self._what(name), reason) for name, reason in sorted(self._failed.items())]
-        for one in self._sets.values():
-            if one.members.bad:
-                failures += [
-                    Failure(f"member of set {one.id}", f"{bad!r} is no member") for bad in sorted(one.members.bad)
-                ]
+        for id in sorted(self._with_bad):
+            bad = sorted(self._sets[id].members.bad)
+            failures += [Failure(f"member of set {id}", f"{one!r} is no member") for one in bad]
         return failures
 
     def _what(self, name: str) -> str:
@@ -175,12 +213,14 @@ class NftablesFilter:
     async def _adopt(self) -> None:
         """Take what stands in the table for what has been programmed; all of ours is compared, or written again."""
         hooks = [chain.declaration for chain in self._chains.values() if chain.declaration]
-        self._run("\n".join([f"add table {self._text.table}", *hooks]))
+        missing = BASE_CHAINS_NAMES - self._socket.chains()
+        self._run("\n".join([f"add table {self._text.table}", *hooks, *self._guard_text(missing)]))
         chains, sets = await asyncio.to_thread(lambda: (self._socket.chains(), self._socket.sets()))
         self._known_chains = chains
         self._dirty = set(self._chains)
         self._gone_chains = chains - self._chains.keys()
         wanted_sets = {one.name: one for one in self._sets.values()}
+        self._unsettled = dict(wanted_sets)
         self._gone_sets = {
             name: WantedSet(name, name, SetMembers("net", self.version), is_there=True)
             for name in sets - wanted_sets.keys() - self._maps.keys()
@@ -193,6 +233,18 @@ class NftablesFilter:
             if one.is_there:
                 self._compare(one)
         self._is_loaded = True
+
+    def _guard_text(self, names: Collection[str]) -> Iterator[str]:
+        for (table, hook), rules in self._guard.items():
+            name = chain_name(table, hook)
+            if name in names:
+                yield self._text.flush_chain(name)
+                yield from self._text.add_rules(name, self._text.chain_rules(table, Chain(hook, tuple(rules))))
+
+    def _stand_guard(self) -> None:
+        if text := list(self._guard_text(BASE_CHAINS_NAMES)):
+            self._run("\n".join(text))
+            self._dirty |= {chain_name(*hook) for hook in self._guard}
 
     def _compare(self, one: WantedSet) -> None:
         """A set that stands there: what it lacks, and what it has too much."""
@@ -213,6 +265,8 @@ class NftablesFilter:
             name: why for name, why in self._failed.items() if name in self._chains and name not in self._dirty
         }
         if not await self._change_at_once():
+            if self._is_breached:
+                self._stand_guard()
             await self._make_sets()
             self._change_elements(first=True)
             changed = await self._change_chains()
@@ -220,6 +274,8 @@ class NftablesFilter:
             self._change_elements(first=False)
             await self._remove_gone()
             await self._learn(changed)
+            self._unsettled.clear()
+        self._is_breached = False
 
     async def _change_at_once(self) -> bool:
         """A small change in one transaction: the kernel looks through all chains at the end of each.
@@ -232,11 +288,11 @@ class NftablesFilter:
         if any(name not in self._known_maps for name in self._maps):
             return False
         encoder = self._encoder
-        new_sets = [one for one in self._sets.values() if not one.is_there]
+        new_sets = [one for one in self._unsettled.values() if not one.is_there]
         for one in new_sets:
             one.pending = [Effect(added=set(one.members.effective))]
         messages = [encoder.new_set(one.name, one.members.type) for one in new_sets]
-        grown = [(one, merged(one.pending)) for one in self._sets.values() if one.pending]
+        grown = [(one, merged(one.pending)) for one in self._unsettled.values() if one.pending]
         messages += self._socket.encoded(
             self._elements("add", one, effect.added) for one, effect in grown if not effect.must_be_one
         )
@@ -254,7 +310,7 @@ class NftablesFilter:
         messages += self._socket.encoded(
             self._elements("delete", one, effect.removed) for one, effect in grown if not effect.must_be_one
         )
-        strays = [ElementChange("delete", one.name, one.strays) for one in self._sets.values() if one.strays]
+        strays = [ElementChange("delete", one.name, one.strays) for one in self._unsettled.values() if one.strays]
         messages += self._socket.encoded(strays)
         gone = sorted(self._gone_chains & self._known_chains)
         messages += [encoder.flush_chain(name) for name in gone] + [encoder.delete_chain(name) for name in gone]
@@ -263,8 +319,9 @@ class NftablesFilter:
             return False
         for one in new_sets:
             one.is_there = True
-        for one in self._sets.values():
+        for one in self._unsettled.values():
             one.pending, one.strays = [], []
+        self._unsettled.clear()
         self._known_chains |= {one.name for one in dirty}
         self._maps_are_written()
         self._chains_are_gone(gone)
@@ -273,7 +330,7 @@ class NftablesFilter:
         return True
 
     async def _make_sets(self) -> None:
-        new = [one for one in self._sets.values() if not one.is_there]
+        new = [one for one in self._unsettled.values() if not one.is_there]
         await self._send([self._encoder.new_set(one.name, one.members.type) for one in new])
         for one in new:
             one.is_there = True
@@ -287,7 +344,7 @@ class NftablesFilter:
         """What is added before the chains, what is removed after them; what overlaps in one step."""
         changes: list[ElementChange] = []
         touched = []
-        for wanted in self._sets.values():
+        for wanted in self._unsettled.values():
             if wanted.strays and not first:
                 changes.append(ElementChange("delete", wanted.name, wanted.strays))
                 wanted.strays = []
@@ -323,10 +380,23 @@ class NftablesFilter:
         )
         new = [chain.name for chain in dirty if chain.name not in self._known_chains]
         await self._send([self._encoder.new_chain(name) for name in new])
-        self._known_chains |= set(new)
+        are_new = set(new)
+        self._known_chains |= are_new
         written: list[str] = []
+        sent: Sent | None = None
         for some in self._in_portions(dirty):
-            written += await self._write_together(some, set(new))
+            # While the kernel works on one portion the next is put into words.
+            try:
+                portion = self._encoded(some)
+            except Exception:
+                if sent is not None:
+                    await asyncio.wait([asyncio.ensure_future(sent[1])])  # the socket serves one at a time
+                raise
+            if sent is not None:
+                written += await self._settle(*sent, are_new)
+            sent = portion, self._begin(portion.messages)
+        if sent is not None:
+            written += await self._settle(*sent, are_new)
         self._dirty -= set(written)
         return written
 
@@ -342,28 +412,34 @@ class NftablesFilter:
         if portion:
             yield portion
 
-    async def _write_together(self, chains: Sequence[WantedChain], are_new: set[str]) -> list[str]:
-        """In one transaction; what the kernel refuses of it is left out, and closed if it is new."""
-        messages: list[tuple[int, bytes]] = []
-        owners: list[WantedChain] = []
-        in_text: list[WantedChain] = []
+    def _encoded(self, chains: Sequence[WantedChain]) -> Portion:
+        portion = Portion(list(chains))
         for chain in chains:
             try:
                 rules = self._encoder.rules(chain.table, chain.chain)
             except Unencodable:
-                in_text.append(chain)
+                portion.in_text.add(chain.name)
                 continue
             encoded = [self._encoder.flush_chain(chain.name), *rules]
-            messages += encoded
-            owners += [chain] * len(encoded)
-        refused = await self._try(messages)
-        if refused:
-            bad = {owners[place].name: str(error) for place, error in refused.items()}
-            for chain in chains:
+            portion.messages += encoded
+            portion.owners += [chain.name] * len(encoded)
+        return portion
+
+    def _begin(self, messages: Sequence[tuple[int, bytes]]) -> Awaitable[Mapping[int, Exception]]:
+        return asyncio.get_running_loop().run_in_executor(None, self._socket.transaction, messages)
+
+    async def _settle(
+        self, portion: Portion, answer: Awaitable[Mapping[int, Exception]], are_new: set[str]
+    ) -> list[str]:
+        """Those that are in the kernel. What it refuses is left out, and closed if it is new."""
+        while refused := await answer:
+            bad = {portion.owners[place]: str(error) for place, error in refused.items()}
+            for chain in portion.chains:
                 if chain.name in bad:
                     self._close(chain, bad[chain.name], are_new)
-            return await self._write_together([one for one in chains if one.name not in bad], are_new)
-        return [one.name for one in chains if one not in in_text or self._write_text(one, are_new)]
+            portion = self._encoded([one for one in portion.chains if one.name not in bad])
+            answer = self._begin(portion.messages)
+        return [one.name for one in portion.chains if one.name not in portion.in_text or self._write_text(one, are_new)]
 
     def _write_text(self, chain: WantedChain, are_new: set[str]) -> bool:
         text = self._text
@@ -437,6 +513,11 @@ class NftablesFilter:
         """Chain by chain: of a whole table's rules each portion of the answer costs a walk over all before it."""
         return {name: self._socket.rule_handles(name).get(name, []) for name in chains}
 
+    @property
+    def port_ids(self) -> set[int]:
+        """By which the kernel's notifications of our own writes are known, but for those in nft's text."""
+        return {self._socket.port_id}
+
     # --- running -----------------------------------------------------------------------------------------------------
 
     def _run(self, statements: str) -> None:
@@ -450,22 +531,41 @@ class NftablesFilter:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
+    def suspect(self, touched: Touched) -> None:
+        """Somebody else has been at these: the next `check` looks at them alone."""
+        self._suspects.add(touched)
+
     async def check(self) -> list[str]:
+        suspects, self._suspects = self._suspects, Touched()
         if not self._is_loaded:
             return []
+        if len(suspects.chains) >= MANY_CHAINS:
+            # What is the matter takes long to find out.
+            with suppress(NftRefused):
+                self._stand_guard()
+        found = self._check_touched_maps(suspects.sets & self._known_maps.keys())
+        if suspects.is_more or not (suspects.chains or suspects.sets):
+            return found + await self._check_all()
+        found += self._check_handles(self._handles_of(suspects.chains & self._known_chains & self._chains.keys()))
+        touched = [one for one in self._sets.values() if one.name in suspects.sets]
+        return found + [what for one in touched for what in self._check_members(one)]
+
+    def _check_handles(self, handles: Mapping[str, list[int]]) -> list[str]:
+        altered = [name for name, numbers in handles.items() if numbers != self._handles.get(name, [])]
+        self._dirty |= set(altered)
+        self._is_breached = self._is_breached or bool(altered)
+        return [f"{self._what(name)} was altered" for name in altered]
+
+    async def _check_all(self) -> list[str]:
         chains = await asyncio.to_thread(self._socket.chains)
-        if not set(BASE_CHAINS_NAMES) <= chains:
-            self._is_loaded = False
+        if BASE_CHAINS_NAMES - chains:
+            self._is_loaded, self._is_breached = False, True
             return [f"table {self._text.table} was removed or flushed"]
-        handles = await asyncio.to_thread(self._handles_of, self._known_chains & chains)
-        found = []
-        for name in self._known_chains - chains:
-            found.append(f"{self._what(name)} was removed")
-            self._is_loaded = False
-        for name in self._known_chains & chains & self._chains.keys():
-            if handles.get(name, []) != self._handles.get(name, []):
-                found.append(f"{self._what(name)} was altered")
-                self._dirty.add(name)
+        handles = await asyncio.to_thread(self._handles_of, self._known_chains & chains & self._chains.keys())
+        removed = self._known_chains - chains
+        if removed:
+            self._is_loaded, self._is_breached = False, True
+        found = [f"{self._what(name)} was removed" for name in removed] + self._check_handles(handles)
         foreign = chains - self._known_chains
         if foreign:
             found.append(f"chains in our table that are not ours: {', '.join(sorted(foreign)[:5])}")
@@ -481,20 +581,34 @@ class NftablesFilter:
             if wanted.is_there and wanted.name not in there:
                 found.append(f"set {wanted.id} was removed")
                 self._is_loaded = False
-                continue
-            if wanted.pending or not wanted.is_there:
-                continue
-            # Where intervals begin; nft writes one end more than it needs.
-            ours = {element_key(encode_member(wanted.members.type, one)[0]) for one in wanted.members.effective}
-            if {one for one in self._socket.elements(wanted.name) if not one[0]} != ours:
-                found.append(f"members of set {wanted.id} were altered")
-                self._is_loaded = False
+            else:
+                found += self._check_members(wanted)
         for name, targets in self._known_maps.items():
-            if name not in there or {key[1:].rstrip(b"\0").decode() for key in self._socket.elements(name)} != set(
-                targets
-            ):
-                found.append(f"map {name} was altered")
+            if name not in there:
+                found.append(f"map {name} was removed")
                 self._is_loaded = False
+            elif {key[1:].rstrip(b"\0").decode() for key in self._socket.elements(name)} != set(targets):
+                found += self._check_touched_maps([name])
+        return found
+
+    def _check_members(self, wanted: WantedSet) -> list[str]:
+        if wanted.pending or not wanted.is_there:
+            return []
+        # Where intervals begin; nft writes one end more than it needs.
+        ours = {element_key(encode_member(wanted.members.type, one)[0]) for one in wanted.members.effective}
+        if {one for one in self._socket.elements(wanted.name) if not one[0]} == ours:
+            return []
+        self._compare(wanted)
+        self._unsettled[wanted.name] = wanted
+        return [f"members of set {wanted.id} were altered"]
+
+    def _check_touched_maps(self, names: Iterable[str]) -> list[str]:
+        """Where an element leads does not show in its key: all are written again, in one transaction."""
+        found = []
+        for name in names:
+            self._stray_keys[name] = self._socket.elements(name)
+            self._known_maps[name] = {}
+            found.append(f"map {name} was altered")
         return found
 
     async def counts(self, table: Table, chains: Iterable[str]) -> list[RuleCount]:

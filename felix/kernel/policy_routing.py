@@ -32,7 +32,7 @@ from felix.kernel.rtnetlink import (
     Via,
     dump_routes,
 )
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import RequestSocket, steadily
 from felix.ports import Failure
 
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
@@ -97,12 +97,7 @@ class RoutedTable:
 
     def make_rule(self, wanted: UnlessMarked | None) -> tuple[list[str], list[Failure]]:
         """None: there shall be none. What was changed, what could not be."""
-        there = []
-        for data, answers in self._socket.dump(lambda sequence: dump_rules(sequence, self._version)):
-            for kind, _, _, _, start, end in answers:
-                rule = read_rule(data, start, end) if kind == RTM_NEWRULE else None
-                if rule is not None and rule.table == self._table and rule.mark & self._marks == rule.mark:
-                    there.append(rule)
+        there = steadily(self._rules)
         changes: list[str] = []
         failures: list[Failure] = []
         if wanted is not None and wanted not in there:
@@ -112,6 +107,16 @@ class RoutedTable:
         for rule in there:
             self._rule(RTM_DELRULE, 0, rule, changes, failures)
         return changes, failures
+
+    def _rules(self) -> list[UnlessMarked]:
+        """Those that can only be ours."""
+        found = []
+        for data, answers in self._socket.dump(lambda sequence: dump_rules(sequence, self._version)):
+            for kind, _, _, _, start, end in answers:
+                rule = read_rule(data, start, end) if kind == RTM_NEWRULE else None
+                if rule is not None and rule.table == self._table and rule.mark & self._marks == rule.mark:
+                    found.append(rule)
+        return found
 
     def _rule(self, kind: int, flags: int, rule: UnlessMarked, changes: list[str], failures: list[Failure]) -> None:
         text = f"rule {rule.priority}: not fwmark {rule.mark:#x} lookup {rule.table}"
@@ -126,7 +131,7 @@ class RoutedTable:
     ) -> tuple[list[str], list[Failure]]:
         """Routes into a device, and routes that say: look elsewhere. Others' in the table are left alone."""
         wanted = dict.fromkeys(through, device) | dict.fromkeys(thrown, 0)
-        there = self._routes()
+        there = steadily(self._routes)
         puts = [one for one, index in wanted.items() if there.get(one) != index]
         gone = [one for one in there if one not in wanted]
         encoders = {0: RouteEncoder(self._via(0)), device: RouteEncoder(self._via(device))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 from asyncio.subprocess import PIPE, Process
@@ -24,6 +25,7 @@ class Refused(Exception):
     """The program's complaint, or why it could not be run. Of what it was given it may have done a part."""
 
 
+@functools.cache
 def find(program: str) -> str | None:
     """Its path, if it is installed."""
     return shutil.which(program, path=_PATH)
@@ -32,34 +34,49 @@ def find(program: str) -> str | None:
 async def run(program: str, arguments: Sequence[str] = (), text: str = "") -> str:
     """What it printed, having been given `text`. Raises Refused. A cancelled call leaves no process behind."""
     try:
-        process = await asyncio.create_subprocess_exec(program, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        process = await _started(program, arguments, text.encode())
     except OSError as error:
         raise Refused(f"{program} could not be started: {error.strerror}") from error
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            output, complaint, _ = await asyncio.gather(
-                _output_of(process, program), _complaint_of(process), _feed(process, text.encode())
-            )
+            output, complaint = await asyncio.gather(_output_of(process, program), _complaint_of(process))
             await process.wait()
     except TimeoutError:
         raise Refused(f"{program} was not done within {TIMEOUT_S:.0f} s") from None
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()  # asyncio's wait() would wait until its pipes are read to their ends
     if process.returncode != 0:
         raise Refused(complaint.decode(errors="replace").strip() or f"{program} ended with {process.returncode}")
     return output.decode(errors="replace")
+
+
+async def _started(program: str, arguments: Sequence[str], data: bytes) -> Process:
+    """It dies with us: if we are killed, a former process' wishes must not be written after its heir's. And its input is
+    there as a whole before it starts: ipset would take a line cut in its middle (`10.0.0.0/2` of `10.0.0.0/24`) for a whole
+    one. Raises OSError."""
+    setpriv = find("setpriv")  # of util-linux; without it, only the next check would notice
+    command = [setpriv, "--pdeathsig", "KILL", "--", program] if setpriv else [program]
+    with os.fdopen(os.memfd_create("input"), "wb") as file:
+        file.write(data)
+        file.flush()
+        file.seek(0)
+        return await asyncio.create_subprocess_exec(*command, *arguments, stdin=file, stdout=PIPE, stderr=PIPE)
 
 
 async def _output_of(process: Process, program: str) -> bytes:
     assert process.stdout is not None
     parts, octets = [], 0
     while chunk := await process.stdout.read(_CHUNK):
-        parts.append(chunk)
         octets += len(chunk)
-        if octets > MAX_OUTPUT:
-            raise Refused(f"{program} printed more than {MAX_OUTPUT >> 20} MiB")
+        if octets <= MAX_OUTPUT:
+            parts.append(chunk)
+        elif parts:
+            parts.clear()
+            process.kill()
+    if octets > MAX_OUTPUT:
+        raise Refused(f"{program} printed more than {MAX_OUTPUT >> 20} MiB")
     return b"".join(parts)
 
 
@@ -70,14 +87,3 @@ async def _complaint_of(process: Process) -> bytes:
     while chunk := await process.stderr.read(_CHUNK):
         kept = (kept + chunk)[:MAX_COMPLAINT]
     return kept
-
-
-async def _feed(process: Process, data: bytes) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(data)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it complains, and says why

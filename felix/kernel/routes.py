@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 
+from felix.kernel.links import address_text
 from felix.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, KernelError
 from felix.kernel.rtnetlink import (
     AF_INET,
@@ -23,7 +24,7 @@ from felix.kernel.rtnetlink import (
     Via,
     dump_routes,
 )
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import TRIES, DumpInterrupted, RequestSocket
 from felix.ports import Failure
 from felix.sync.routes import KernelRoute, WantedRoute
 
@@ -43,11 +44,7 @@ def prefix_of(destination: str) -> tuple[int, Prefix]:
 
 def text_of(family: int, prefix: Prefix) -> str:
     octets = 16 if family == AF_INET6 else 4
-    return f"{socket.inet_ntop(family, prefix[1:].ljust(octets, bytes(1)))}/{prefix[0]}"
-
-
-def address_text(packed: bytes) -> str:
-    return socket.inet_ntop(AF_INET6 if len(packed) == 16 else AF_INET, packed) if packed else ""
+    return f"{address_text(prefix[1:].ljust(octets, bytes(1)))}/{prefix[0]}"
 
 
 class KernelRoutes:
@@ -63,7 +60,8 @@ class KernelRoutes:
     async def read(self, wanted: Collection[str], is_ours: Callable[[int, int], bool]) -> list[KernelRoute]:
         """Of the main table what leads to a destination that is wanted, and what `is_ours` by protocol and interface index.
 
-        Others get their turn in between: a BGP speaker may have filled the table. Raises OSError.
+        Others get their turn in between: a BGP speaker may have filled the table. What changed while it was read is read
+        again, some times. Raises OSError.
         """
         prefixes: dict[int, set[Prefix]] = {AF_INET: set(), AF_INET6: set()}
         for destination in wanted:
@@ -71,9 +69,23 @@ class KernelRoutes:
             prefixes[family].add(prefix)
         found: list[KernelRoute] = []
         for family in (AF_INET, AF_INET6):
-            for some in self._of_family(family, prefixes[family], is_ours):
-                found += some
-                await asyncio.sleep(0)
+            found += await self._read_family(family, prefixes[family], is_ours)
+        return found
+
+    async def _read_family(
+        self, family: int, prefixes: Set[Prefix], is_ours: Callable[[int, int], bool]
+    ) -> list[KernelRoute]:
+        for attempt in range(1, TRIES + 1):
+            found: list[KernelRoute] = []
+            try:
+                for some in self._of_family(family, prefixes, is_ours):
+                    found += some
+                    await asyncio.sleep(0)
+            except DumpInterrupted:
+                if attempt == TRIES:
+                    raise
+            else:
+                break
         return found
 
     def _of_family(
@@ -150,6 +162,10 @@ def _is_gone(error: KernelError) -> bool:
     return error.code in (errno.ESRCH, errno.ENOENT)
 
 
+def _text(packed: bytes) -> str:
+    return address_text(packed) if packed else ""
+
+
 def index_of(via: Via) -> int:
     return via.hops[0].ifindex if via.hops else 0
 
@@ -159,7 +175,7 @@ def kernel_route(family: int, prefix: Prefix, via: Via) -> KernelRoute:
     is_plain = via.is_plain and len(via.hops) <= 1 and via.type in (RTN_UNICAST, RTN_BLACKHOLE)
     hop = via.hops[0] if via.hops else Hop()
     return KernelRoute(
-        text_of(family, prefix), index_of(via), address_text(hop.gateway), via.protocol, metric, address_text(via.prefsrc),
+        text_of(family, prefix), index_of(via), _text(hop.gateway), via.protocol, metric, _text(via.prefsrc),
         hop.onlink, is_plain,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from felix.kernel.netlink import (
     NLM_F_DUMP_INTR,
@@ -33,6 +34,8 @@ _GROUPS = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6
 _REQUEST_BUFFER_OCTETS = 4 << 20  # every message of a batch may fail, and each failure is an answer
 MONITOR_BUFFER_OCTETS = 32 << 20  # a burst of 20,000 routes by somebody else fits
 _READ_OCTETS = 1 << 16
+TRIES = 4
+T = TypeVar("T")
 
 
 class RepliesLost(OSError):
@@ -41,6 +44,16 @@ class RepliesLost(OSError):
 
 class DumpInterrupted(OSError):
     """The table changed while it was read, the reading may lack something."""
+
+
+def steadily(read: Callable[[], T], tries: int = TRIES) -> T:
+    """What `read` says, read again where it changed meanwhile: pods come and go, a BGP speaker writes. Raises OSError."""
+    for _ in range(tries - 1):
+        try:
+            return read()
+        except DumpInterrupted:
+            continue
+    return read()
 
 
 def open_netlink() -> socket.socket:
@@ -241,6 +254,17 @@ def _attach_filter(sock: socket.socket, ignored_port_id: int, tables: Sequence[i
             (_RETURN, 0, 0, 0),
         ]
     program.append((_RETURN, 0, 0, 0xFFFFFFFF))
+    _attach(sock, program)
+
+
+def ignore_senders(sock: socket.socket, port_ids: Sequence[int]) -> None:
+    """Drop in the kernel what is told of requests from these port ids; at most 200. All messages of a datagram are of one."""
+    program = [(_LOAD_WORD, 0, 0, _PORT_ID_AT)]
+    program += [(_JUMP_EQUAL, len(port_ids) - place, 0, socket.htonl(one)) for place, one in enumerate(port_ids)]
+    _attach(sock, [*program, (_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)])
+
+
+def _attach(sock: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     held = ctypes.create_string_buffer(code, len(code))
     argument = struct.pack("@HP", len(program), ctypes.addressof(held))

@@ -20,7 +20,7 @@ from felix.kernel.devices import (
     set_up,
     vxlan_attributes,
 )
-from felix.kernel.links import RTM_NEWADDR, RTM_NEWLINK, decode_address, dump_links
+from felix.kernel.links import RTM_NEWADDR, RTM_NEWLINK, address_text, decode_address, dump_links
 from felix.kernel.neighbours import (
     RTM_NEWNEIGH,
     delete_neighbour,
@@ -30,7 +30,7 @@ from felix.kernel.neighbours import (
     read_neighbour,
 )
 from felix.kernel.netlink import KernelError
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import RequestSocket, steadily
 from felix.ports import Failure
 from felix.sync.devices import FdbEntry, Neighbour, WantedDevice, stale_addresses
 
@@ -71,6 +71,9 @@ class KernelDevices:
         return None
 
     def links(self) -> list[LinkState]:
+        return steadily(self._links)
+
+    def _links(self) -> list[LinkState]:
         found = []
         for data, answers in self._socket.dump(dump_links):
             found += [read_link(data, start, end) for kind, _, _, _, start, end in answers if kind == RTM_NEWLINK]
@@ -78,6 +81,9 @@ class KernelDevices:
 
     def addresses(self, index: int, version: int) -> set[str]:
         """With their length."""
+        return steadily(lambda: self._addresses(index, version))
+
+    def _addresses(self, index: int, version: int) -> set[str]:
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
         found = set()
         for data, answers in self._socket.dump(lambda sequence: dump_addresses_of(sequence, family, index)):
@@ -85,15 +91,14 @@ class KernelDevices:
                 decoded = decode_address(data, start, end) if kind == RTM_NEWADDR else None
                 if decoded is not None and decoded[0].ifindex == index:
                     address = decoded[0]
-                    found.add(f"{socket.inet_ntop(family, address.address)}/{address.bits}")
+                    found.add(f"{address_text(address.address)}/{address.bits}")
         return found
 
     def entries(self, index: int, version: int) -> set[Entry]:
         """The permanent neighbours of a device, and its forwarding entries."""
         family = socket.AF_INET6 if version == 6 else socket.AF_INET
-        return self._entries(index, lambda seq: dump_neighbours(seq, family, index)) | self._entries(
-            index, lambda seq: dump_fdb(seq, index)
-        )
+        neighbours = steadily(lambda: self._entries(index, lambda seq: dump_neighbours(seq, family, index)))
+        return neighbours | steadily(lambda: self._entries(index, lambda seq: dump_fdb(seq, index)))
 
     def _entries(self, index: int, request: Callable[[int], bytes]) -> set[Entry]:
         found: set[Entry] = set()

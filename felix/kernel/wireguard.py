@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 
+from felix.kernel.links import address_text
 from felix.kernel.netlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -20,7 +21,7 @@ from felix.kernel.netlink import (
     message,
     u32,
 )
-from felix.kernel.sockets import RequestSocket
+from felix.kernel.sockets import RequestSocket, steadily
 from felix.ports import Failure
 from felix.sync.wireguard import DeviceState, Peer
 
@@ -170,15 +171,15 @@ def _read_socket_address(data: bytes, start: int, end: int) -> tuple[str, int]:
         raise NetlinkFormatError(f"a socket address of {end - start} octets")
     family, (port,) = struct.unpack_from("=H", data, start)[0], struct.unpack_from("!H", data, start + 2)
     if family == socket.AF_INET6 and end - start >= 24:
-        return socket.inet_ntop(socket.AF_INET6, data[start + 8 : start + 24]), port
-    return socket.inet_ntop(socket.AF_INET, data[start + 4 : start + 8]), port
+        return address_text(data[start + 8 : start + 24]), port
+    return address_text(data[start + 4 : start + 8]), port
 
 
 def _read_allowed(data: bytes, start: int, end: int) -> str:
     address, bits = "", 0
     for kind, first, last in attributes(data, start, end):
         if kind == _ALLOWED_ADDRESS and last - first in (4, 16):
-            address = socket.inet_ntop(socket.AF_INET if last - first == 4 else socket.AF_INET6, data[first:last])
+            address = address_text(data[first:last])
         elif kind == _ALLOWED_BITS and last > first:
             bits = data[first]
     return f"{address}/{bits}"
@@ -198,6 +199,9 @@ class KernelWireguard:
         self._socket.close()
 
     def read(self, index: int) -> DeviceState:
+        return steadily(lambda: self._read(index))
+
+    def _read(self, index: int) -> DeviceState:
         family = self._find_family()
         reader = DeviceReader()
         for data, answers in self._socket.dump(lambda sequence: get_device(sequence, family, index)):

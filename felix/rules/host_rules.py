@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from felix.desired import HostEndpoint, PolicyId
@@ -16,10 +17,13 @@ from felix.rules.sections import Section, Sections, SharedChains
 class HostRules:
     """`endpoints` and `interfaces` are told by whoever owns this; `needed_in_mangle` is as of the last `build`."""
 
-    def __init__(self, sections: Sections, groups: SharedChains, prefixes: Sequence[str]) -> None:
+    def __init__(
+        self, sections: Sections, groups: SharedChains, prefixes: Sequence[str], excluded: Sequence[re.Pattern[str]]
+    ) -> None:
         self.endpoints: dict[str, HostEndpoint] = {}
-        self.interfaces = HostInterfaces(prefixes)
+        self.interfaces = HostInterfaces(prefixes, excluded)
         self.needed_in_mangle: frozenset[PolicyId | str] = frozenset()  # policies, profiles by name
+        self.on: dict[str, HostEndpoint] = {}  # by interface, as of the last `build`
         self._sections, self._groups = sections, groups
 
     def build(self, dialect: Dialect, selector_of: SelectorOf) -> frozenset[PolicyId | str]:
@@ -27,7 +31,7 @@ class HostRules:
 
         Whose chains are needed in the mangle table, and were not before, or no longer.
         """
-        on = self.interfaces.endpoints(self.endpoints.values())
+        on = self.on = self.interfaces.endpoints(self.endpoints.values())
         used: set[Section] = set()
         for interface, endpoint in on.items():
             section = "host", interface

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from felix.desired import HostEndpoint
@@ -9,10 +10,10 @@ from felix.rules.names import ANY_INTERFACE
 
 
 class HostInterfaces:
-    """All interfaces and their addresses; those with a workload's prefix are left out of every answer."""
+    """All interfaces and their addresses; workloads' and excluded ones are left out of every answer."""
 
-    def __init__(self, prefixes: Sequence[str]) -> None:
-        self.prefixes = tuple(prefixes)  # may change
+    def __init__(self, prefixes: Sequence[str], excluded: Sequence[re.Pattern[str]]) -> None:
+        self.prefixes, self.excluded = tuple(prefixes), tuple(excluded)  # may change
         self._addresses: dict[str, frozenset[str]] = {}
 
     def change(self, name: str, state: str, addresses: frozenset[str]) -> bool:
@@ -22,10 +23,13 @@ class HostInterfaces:
             self._addresses.pop(name, None)
         else:
             self._addresses[name] = addresses
-        return self._addresses.get(name) != before and not name.startswith(self.prefixes)
+        return self._addresses.get(name) != before and self._is_host(name)
+
+    def _is_host(self, name: str) -> bool:
+        return not name.startswith(self.prefixes) and not any(one.search(name) for one in self.excluded)
 
     def _of_host(self) -> Iterator[tuple[str, frozenset[str]]]:
-        return (one for one in self._addresses.items() if not one[0].startswith(self.prefixes))
+        return (one for one in self._addresses.items() if self._is_host(one[0]))
 
     @property
     def addresses(self) -> frozenset[str]:

@@ -55,6 +55,8 @@ MAX_RATE = 10_000  # packets a second, and burst: what xt_limit can count
 FAILSAFES = "cali-failsafe-"
 REFUSED = Rule((), Drop(), ("catbird: this chain was refused",))
 _COMMENT = re.compile(r"[^\w @%+=:,./\-]", re.ASCII)
+_NO_WORD = re.compile(r"[\s\x00-\x1f\x7f\"'\\]")
+_NO_QUOTED = re.compile(r"[\x00-\x1f\x7f\"\\]")
 FULL = 0xFFFFFFFF
 
 
@@ -133,16 +135,16 @@ class IptablesText:
 
     def in_set(self, one: InSet) -> str:
         side = "src" if one.side == "source" else "dst"
-        return f"-m set {_not(one)}--match-set {set_name(self.version, one.id)} {side}"
+        return f"-m set {_not(one)}--match-set {word(set_name(self.version, one.id))} {side}"
 
     def in_port_set(self, one: InPortSet) -> str:
         side = "src" if one.side == "source" else "dst"
-        return f"-m set {_not(one)}--match-set {set_name(self.version, one.id)} {side},{side}"
+        return f"-m set {_not(one)}--match-set {word(set_name(self.version, one.id))} {side},{side}"
 
     def translated(self, address: str, ports: PortRange | None) -> str:
         if ports is None:
-            return address
-        shown = f"[{address}]" if self.version == 6 else address
+            return word(address)
+        shown = f"[{word(address)}]" if self.version == 6 else word(address)
         return f"{shown}:{ports_text(ports, '-')}"
 
 
@@ -162,7 +164,14 @@ def comment_text(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    return '"' + text.replace("\\", "_").replace('"', "_") + '"'
+    return f'"{_NO_QUOTED.sub("_", text)}"'
+
+
+def word(text: str) -> str:
+    """What must not end where it stands: names and networks come from people. Raises ValueError."""
+    if not text or _NO_WORD.search(text):
+        raise ValueError(f"{text!r} cannot be written in a rule")
+    return text
 
 
 def ports_text(one: PortRange, between: str) -> str:
@@ -189,10 +198,10 @@ def address_type(_: IptablesText, one: AddressType) -> str:
 
 CRITERIA: Mapping[type, Callable[[IptablesText, Any], str]] = {
     Mark: lambda _, one: f"-m mark {_not(one)}--mark {mark_value(one.value, one.mask)}",
-    InInterface: lambda _, one: f"{_not(one)}--in-interface {one.name}",
-    OutInterface: lambda _, one: f"{_not(one)}--out-interface {one.name}",
+    InInterface: lambda _, one: f"{_not(one)}--in-interface {word(one.name)}",
+    OutInterface: lambda _, one: f"{_not(one)}--out-interface {word(one.name)}",
     Protocol: lambda _, one: f"{_not(one)}-p {one.number}",
-    Net: lambda _, one: f"{_not(one)}--{one.side} {one.cidr}",
+    Net: lambda _, one: f"{_not(one)}--{one.side} {word(one.cidr)}",
     InSet: IptablesText.in_set,
     InPortSet: IptablesText.in_port_set,
     Ports: multiport,
@@ -205,7 +214,7 @@ CRITERIA: Mapping[type, Callable[[IptablesText, Any], str]] = {
 
 
 def limit(rate: str, burst: int) -> str:
-    return f"-m limit --limit {rate} --limit-burst {burst} " if rate else ""
+    return f"-m limit --limit {word(rate)} --limit-burst {burst} " if rate else ""
 
 
 def random_fully(one: Masquerade | SNAT) -> str:
@@ -235,8 +244,8 @@ ACTIONS: Mapping[type, Callable[[IptablesText, Any], str]] = {
     Drop: lambda _, _one: "--jump DROP",
     Return: lambda _, _one: "--jump RETURN",
     Reject: lambda _, one: "--jump REJECT" + (f" --reject-with {one.how}" if one.how else ""),
-    Jump: lambda _, one: f"--jump {one.chain}",
-    GoTo: lambda _, one: f"--goto {one.chain}",
+    Jump: lambda _, one: f"--jump {word(one.chain)}",
+    GoTo: lambda _, one: f"--goto {word(one.chain)}",
     SetMark: lambda _, one: f"--jump MARK --set-mark {mark_value(one.value, one.mask)}",
     Log: lambda _, one: f"{limit(one.rate, one.burst)}--jump LOG --log-prefix {quoted(one.prefix[:29])} --log-level 5",
     NFLog: lambda _, one: (

@@ -19,6 +19,14 @@ class Marks:
     scratch0: int
     scratch1: int
     wireguard: int  # 0 where the mask has no bit for it
+    endpoint: (
+        int  # all the rest: which endpoint a packet came from, where IPVS forwards; 0 where that is less than two bits
+    )
+
+    @property
+    def no_endpoint(self) -> int:
+        """In the bits of `endpoint`: none of ours. Its lowest bit."""
+        return self.endpoint & -self.endpoint
 
     @property
     def ours(self) -> int:
@@ -40,7 +48,9 @@ def marks_of(mask: int, *, has_wireguard: bool = True) -> Marks:
     needed = 6 if has_wireguard else 5
     if len(bits) < needed:
         raise ValueError(f"mark mask {mask:#x} has {len(bits)} bits, and {needed} are needed")
-    return Marks(mask, *[*bits, 0][:6])
+    accept, next_tier, drop, scratch0, scratch1, wireguard, *rest = [*bits, 0]
+    endpoint = sum(rest) if len(bits) > 7 else 0
+    return Marks(mask, accept, next_tier, drop, scratch0, scratch1, wireguard, endpoint)
 
 
 # Few bits and tens of thousands of rules that ask for them.

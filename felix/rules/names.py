@@ -29,6 +29,8 @@ WORKLOAD_TO_HOST, CIDR_BLOCK = "cali-wl-to-host", "cali-cidr-block"
 FAILSAFE_IN, FAILSAFE_OUT = "cali-failsafe-in", "cali-failsafe-out"
 NAT_OUTGOING, FLOATING_DNAT, FLOATING_SNAT = "cali-nat-outgoing", "cali-fip-dnat", "cali-fip-snat"
 RPF_SKIP, WIREGUARD_MARK, EGRESS_DSCP = "cali-rpf-skip", "cali-wireguard-incoming-mark", "cali-egress-dscp"
+SET_ENDPOINT_MARK, FROM_ENDPOINT_MARK = "cali-set-endpoint-mark", "cali-from-endpoint-mark"
+FORWARD_CHECK, FORWARD_ENDPOINT_MARK = "cali-forward-check", "cali-forward-endpoint-mark"
 ANY_INTERFACE = "any-interface-at-all"
 
 

@@ -33,6 +33,7 @@ class Dialect:
     settings: RuleSettings
     marks: Marks
     table: Table = "filter"
+    has_ipvs: bool = False
 
     def within(self, table: Table) -> Dialect:
         return self if table == self.table else replace(self, table=table)

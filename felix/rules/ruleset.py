@@ -37,13 +37,14 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
-from felix.filter_rules import Table
+from felix.filter_rules import Chain, Table
 from felix.ports import Failure, PacketFilter
-from felix.rules import static
+from felix.rules import ipvs, static
 from felix.rules.address_sets import AddressSets, whole
 from felix.rules.dispatch import workload_dispatch
 from felix.rules.endpoints import workload_chains
 from felix.rules.host_rules import HostRules
+from felix.rules.ipvs import EndpointMarks
 from felix.rules.marks import marks_of
 from felix.rules.nat import nat_chains
 from felix.rules.policies import Dialect, OwnedChain, policy_chains, profile_chains
@@ -63,7 +64,7 @@ class RuleProgrammer:
         self.workloads: dict[WorkloadId, WorkloadEndpoint] = {}
         self._services = ServiceCIDRsUpdate()
         self._groups = SharedChains(self._sections)  # of policies
-        self.hosts = HostRules(self._sections, self._groups, settings.interface_prefixes)
+        self.hosts = HostRules(self._sections, self._groups, settings.interface_prefixes, settings.interface_exclude)
         self._dirty_policies: set[PolicyId] = set()
         self._grouped_by: dict[PolicyId, str] = {}  # the selectors by which endpoints' policies were grouped
         self._regrouped: set[PolicyId] = set()  # that have another one now
@@ -71,20 +72,25 @@ class RuleProgrammer:
         self._dirty_interfaces: set[str] = set()  # of workloads
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._claims = Claims()
+        self._has_ipvs = False  # kube-proxy uses it
         self._owned: dict[Section, dict[Table, list[OwnedChain]]] = {}
         self.reconfigure(settings)
 
     def reconfigure(self, settings: RuleSettings) -> None:
         """Everything is built anew; the packet filter writes what differs."""
         self.settings = settings
+        marks = marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6))
+        self._endpoint_marks = EndpointMarks(marks)
         self.dialect = Dialect(
             self.filter.version,
             self.filter.has_alternatives,
             self.filter.has_verdict_maps,
             settings,
-            marks_of(settings.mark_mask, has_wireguard=bool(settings.wireguard_port or settings.wireguard_port_v6)),
+            marks,
+            has_ipvs=self._has_ipvs and bool(marks.endpoint),
         )
         self.hosts.interfaces.prefixes = settings.interface_prefixes
+        self.hosts.interfaces.excluded = settings.interface_exclude
         self.sets.set_this_host(self.hosts.interfaces.addresses)
         self.sets.set_external(settings.external_nodes)
         self._dirty_policies |= self.policies.keys()
@@ -102,6 +108,9 @@ class RuleProgrammer:
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
+        if name == ipvs.DEVICE and (state != "gone") != self._has_ipvs:
+            self._has_ipvs = state != "gone"
+            self.reconfigure(self.settings)
         if self.hosts.interfaces.change(name, state, addresses):
             self.sets.set_this_host(self.hosts.interfaces.addresses)
             self._stale.add("hosts")
@@ -201,6 +210,8 @@ class RuleProgrammer:
             self._build_workload(interface)
         if "dispatch" in self._stale:
             self._build_dispatch()
+        if self._stale & {"dispatch", "hosts"}:
+            self._build_ipvs()
         if "nat" in self._stale:
             self._build_nat()
         if "raw" in self._stale:
@@ -235,6 +246,17 @@ class RuleProgrammer:
                 dscp.update(dict.fromkeys(_nets_of(one, self.filter.version), one.qos.dscp))
         self.sets.set_dscp_sources(dscp)
         self._sections.put(("mangle",), {"mangle": static.mangle_chains(self.dialect.within("mangle"), dscp)})
+
+    def _build_ipvs(self) -> None:
+        chains: list[Chain] = []
+        maps: dict[str, dict[str, str]] = {}
+        if self.dialect.has_ipvs:
+            chains, maps = ipvs.chains(
+                sorted(self._claims.owners), sorted(self.hosts.on), self._endpoint_marks, self.dialect
+            )
+        self._sections.put(("ipvs",), {"filter": chains})
+        for name, targets in maps.items():
+            self.filter.set_map("filter", name, targets)
 
     def _build_nat(self) -> None:
         nats = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -68,6 +69,8 @@ class RuleSettings:
     metadata_port: int = 8775
     allows_spoofing: bool = False
     external_nodes: tuple[str, ...] = ()
+    interface_exclude: tuple[re.Pattern[str], ...] = ()  # searched for in names: not this host's interfaces
+    node_ports: tuple[PortRange, ...] = (PortRange(30000, 32767),)  # kube-proxy's, where it uses IPVS
 
     def has_vxlan_of(self, version: IPVersion) -> bool:
         return self.has_vxlan if version == 4 else self.has_vxlan_v6

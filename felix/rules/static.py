@@ -5,7 +5,7 @@ The order of each chain is Calico's (felix/rules/static.go).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from felix.desired import PortRange, ServiceCIDRsUpdate
 from felix.filter_rules import (
@@ -37,7 +37,7 @@ from felix.filter_rules import (
     Table,
 )
 from felix.rules import names
-from felix.rules.marks import clear, is_clear, is_set, put
+from felix.rules.marks import clear, is_any_set, is_clear, is_set, put
 from felix.rules.policies import Dialect
 from felix.rules.settings import Failsafe
 
@@ -144,6 +144,11 @@ def _input(dialect: Dialect) -> Iterator[Rule]:
             (Protocol(UDP), port("destination", number), LOCAL_DESTINATION), allow_filter(dialect),
             ("Allow incoming Wireguard packets",),
         )  # fmt: skip
+    if dialect.has_ipvs:
+        # Before anything is taken for a packet to this host.
+        yield Rule((), clear(marks.endpoint))
+        yield Rule((), Jump(names.FORWARD_CHECK))
+        yield Rule((is_any_set(marks.endpoint),), Return())
     for way in workload_ways(dialect, "in"):
         yield Rule((way,), GoTo(names.WORKLOAD_TO_HOST))
     yield Rule((is_set(marks.accept),), allow_filter(dialect))
@@ -188,6 +193,8 @@ def _openstack_to_host(dialect: Dialect) -> Iterator[Rule]:
 def _output(dialect: Dialect) -> Iterator[Rule]:
     settings, marks = dialect.settings, dialect.marks
     yield Rule((is_set(marks.accept),), allow_filter(dialect))
+    if dialect.has_ipvs:
+        yield Rule((is_any_set(marks.endpoint),), GoTo(names.FORWARD_ENDPOINT_MARK))
     for way in workload_ways(dialect, "out"):
         yield Rule((way,), Return())
     if settings.has_ipip and dialect.version == 4:
@@ -343,6 +350,7 @@ def mangle_chains(dialect: Dialect, dscp: Mapping[str, int]) -> list[Chain]:
             (
                 *marking,
                 Rule((accepted,), Return()),
+                *([Rule((is_any_set(dialect.marks.endpoint),), Return())] if dialect.has_ipvs else []),
                 Rule((), clear(dialect.marks.ours)),
                 Rule((DNATted(),), Jump(names.TO_HOST)),
                 Rule((accepted,), Return(), ("Host endpoint policy accepted packet.",)),
@@ -351,3 +359,11 @@ def mangle_chains(dialect: Dialect, dscp: Mapping[str, int]) -> list[Chain]:
         Chain(names.EGRESS_DSCP, tuple(Rule((Net("source", net),), SetDSCP(dscp[net])) for net in sorted(dscp))),
         *failsafe_chains(dialect, is_raw=False),
     ]
+
+
+def guard(prefixes: Iterable[str]) -> dict[tuple[Table, Hook], tuple[Rule, ...]]:
+    """While the rules are being written into an empty table: no new connection from or to a workload, the known ones go on."""
+    is_new, why = Conntrack(frozenset({"NEW"})), ("catbird: until all rules are there",)
+    coming = tuple(Rule((InInterface(f"{one}+"), is_new), Drop(), why) for one in prefixes)
+    going = tuple(Rule((OutInterface(f"{one}+"), is_new), Drop(), why) for one in prefixes)
+    return {("filter", "INPUT"): coming, ("filter", "FORWARD"): (*coming, *going)}

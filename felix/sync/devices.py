@@ -52,6 +52,14 @@ class FdbEntry(NamedTuple):
     node: str
 
 
+def unicast_mac(text: str) -> str:
+    """As the kernel writes it; empty for one that no device can have: all zeros (in a forwarding table that is "everything
+    else"), or a group's. `text` may have hyphens."""
+    mac = text.replace("-", ":").lower()
+    is_group = bool(mac) and int(mac[:2], 16) & 1
+    return "" if is_group or mac == "00:00:00:00:00:00" else mac
+
+
 def neighbours_of(vteps: Iterable[VTEP], version: IPVersion) -> tuple[set[Neighbour], set[FdbEntry]]:
     """For each of the other nodes' tunnel endpoints. Of two that claim an address or a MAC the first by node's name has it."""
     by_address: dict[str, Neighbour] = {}
@@ -60,9 +68,10 @@ def neighbours_of(vteps: Iterable[VTEP], version: IPVersion) -> tuple[set[Neighb
         address, mac, node = (
             (vtep.ipv4, vtep.mac, vtep.parent_ipv4) if version == 4 else (vtep.ipv6, vtep.mac_v6, vtep.parent_ipv6)
         )
+        mac = unicast_mac(mac)
         if address and mac and node:
-            by_address.setdefault(address, Neighbour(address, mac.lower()))
-            by_mac.setdefault(mac.lower(), FdbEntry(mac.lower(), node))
+            by_address.setdefault(address, Neighbour(address, mac))
+            by_mac.setdefault(mac, FdbEntry(mac, node))
     return set(by_address.values()), set(by_mac.values())
 
 

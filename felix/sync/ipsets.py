@@ -21,6 +21,8 @@ FAMILIES = {4: "inet", 6: "inet6"}
 
 def canonical(type: IPSetType, version: IPVersion, member: str) -> tuple[str, ...]:
     """As `ipset save` shows it; empty for the other IP version. Raises ValueError."""
+    if "%" in member:
+        raise ValueError(f"{member!r} has a zone")
     if type == "ip,port":
         if not is_port_member(member):
             raise ValueError(f"{member!r} is no address and port")
@@ -132,14 +134,15 @@ class IPSetBook:
             shown = canonical(self.type, self.version, member)
         except ValueError:
             return
+        before = [one for one in shown if self._is_wanted(one)]
         if is_plain(self.type, member, shown):
             self.wanted.difference_update(shown)
-        elif self.odd.pop(member, None) is None:
-            return
-        for one in shown:
-            if not self._is_wanted(one):
-                self.refused.pop(one, None)
-                self.to_add.discard(one) if one in self.to_add else self.to_remove.add(one)
+        else:
+            self.odd.pop(member, None)
+        for one in before:
+            if self._is_wanted(one) or self.refused.pop(one, None) is not None:
+                continue
+            self.to_add.discard(one) if one in self.to_add else self.to_remove.add(one)
 
     def _is_wanted(self, shown: str) -> bool:
         return shown in self.wanted or any(shown in one for one in self.odd.values())

@@ -109,7 +109,8 @@ class RouteBook:
         self._by_interface: dict[str, set[str]] = {}  # what is wanted
         self._there: dict[str, list[KernelRoute]] = {}
         self._by_index: dict[int, set[str]] = {}  # what is there, or was
-        self._led: dict[str, int] = {}  # what was wanted last → index of the interface, 0 before it was up
+        # What was wanted last → by which interface, and its index, 0 before it was up.
+        self._led: dict[str, tuple[str, int]] = {}
         self._dirty: set[str] = set()
         self._doubtful: set[str] = set()
         self._altered: set[str] = set()  # by others
@@ -259,13 +260,14 @@ class RouteBook:
             is_right = False
             for one in self._there.get(destination, ()):
                 name = interface_name(one.interface_index)
-                has_led = bool(one.interface_index) and self._led.get(destination) == one.interface_index
+                led_by, index = self._led.get(destination, ("", 0))
+                has_led = bool(index) and index == one.interface_index
                 if want is None:
                     if ownership.is_ours(one.protocol, name):
                         self._remove(one, step, now, is_news=not has_led and name.startswith(ownership.prefixes))
                 elif is_waiting:
                     # What is there may be better than nothing; but over an interface that has another name now no policy is met.
-                    if has_led and name != want.interface:
+                    if has_led and led_by == want.interface != name:
                         step.deletes.append(one)
                 elif fits(want, one, up):
                     is_right = destination not in step.doubtful
@@ -301,7 +303,9 @@ class RouteBook:
             if want is None:
                 self._led.pop(destination, None)
             else:
-                self._led[destination] = up.get(want.interface) or self._led.get(destination, 0)
+                led_by, index = self._led.get(destination, ("", 0))
+                now_index = up.get(want.interface, index if led_by == want.interface else 0)
+                self._led[destination] = want.interface, now_index
         self._dirty.update(failed)
         unsure = step.doubtful.difference(route.destination for route in step.puts)
         self._doubtful.update(failed, (destination for destination in unsure if destination in self._there))

@@ -116,7 +116,9 @@ def report(verb: Verb, jobs: Sequence[Job], done: int, failures: Sequence[str]) 
 async def _one(client: ResourceClient, verb: Verb, job: Job) -> None:
     refuse_what_is_not_ours(job.key)
     if verb == "delete":
-        await client.remove(job.key, revision=job.revision)
+        from integration.cli.deleting import delete  # brings IPAM with it, which the other verbs do without
+
+        await delete(client, job.key, job.revision)
         return
     assert job.document is not None
     resource = written(job.document.resource)

@@ -123,10 +123,16 @@ class DelegatedIpam:
             return [error.text]
         return []
 
+    async def status(self, request: Request) -> None:
+        await self._execute(request, "STATUS")
+
+    async def collect_garbage(self, request: Request) -> None:
+        await self._execute(request, "GC")
+
     async def _execute(self, request: Request, command: str) -> Any:
         name = request.config.ipam_type
         program = _find(name, request.path)
-        config = json.dumps(self._config(request)).encode()
+        config = json.dumps(self._config(request, command)).encode()
         process = await asyncio.create_subprocess_exec(
             program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment, "CNI_COMMAND": command},
@@ -150,14 +156,16 @@ class DelegatedIpam:
             )
         return answer
 
-    def _config(self, request: Request) -> dict[str, Any]:
+    def _config(self, request: Request, command: str) -> dict[str, Any]:
         """The whole configuration, with `usePodCidr` replaced by the node's range."""
+        # Addresses are given back by the container's ID: any range will do (Calico), and the Node may be gone.
+        cidrs = ANYWHERE.values() if command in ("DEL", "GC") else self._pod_cidrs
         config = json.loads(json.dumps(request.config.raw))
         ipam = config.get("ipam", {})
         for place in (ipam, *(one for ranges in ipam.get("ranges", []) for one in ranges)):
             wanted = {"usePodCidr": False, "usePodCidrIPv6": True}.get(place.get("subnet", ""))
             if wanted is not None:
-                place["subnet"] = next((one for one in self._pod_cidrs if (":" in one) == wanted), None)
+                place["subnet"] = next((one for one in cidrs if (":" in one) == wanted), None)
                 if place["subnet"] is None:
                     raise CNIError(GENERIC, "ipam.subnet: the Node has no podCIDR of that version yet")
         return dict(config)

@@ -13,6 +13,7 @@ UNDECODABLE = 6
 INVALID_CONFIG = 7
 TRY_AGAIN_LATER = 11
 NOT_AVAILABLE = 50  # STATUS: the plugin cannot do an ADD now
+LIMITED_CONNECTIVITY = 51  # STATUS: and containers that run may not reach everything either
 GENERIC = 100  # Calico's, for everything that the specification has no code for
 
 

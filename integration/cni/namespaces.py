@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
 _libc = ctypes.CDLL(None, use_errno=True)
 
 T = TypeVar("T")
@@ -42,6 +44,14 @@ def inside(namespace: int, work: Callable[[], T]) -> T:
     if outcome.error is not None:
         raise outcome.error
     return outcome.value
+
+
+def is_network_namespace(descriptor: int) -> bool:
+    """False for an empty file, for one, which is what stays of a namespace that was unmounted and not removed."""
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
 
 
 def is_same(one: int, other: int) -> bool:

@@ -50,11 +50,15 @@ class NetworkConfig:
     log_level: str = "info"
     labels: Mapping[str, str] = field(default_factory=dict)  # Mesos
     previous: Mapping[str, Any] | None = None
-    valid_attachments: tuple[tuple[str, str], ...] = ()  # of GC: (container id, interface)
+    valid_attachments: tuple[tuple[str, str], ...] | None = None  # of GC: (container id, interface); None: not said
 
     @property
     def uses_calico_ipam(self) -> bool:
         return self.ipam_type in CALICO_IPAM
+
+    @property
+    def delegates_ipam(self) -> bool:
+        return bool(self.ipam_type) and not self.uses_calico_ipam
 
 
 def read_network_config(value: Mapping[str, Any], version: str) -> NetworkConfig:
@@ -191,8 +195,12 @@ def _object_or_none(value: Mapping[str, Any], key: str) -> Mapping[str, Any] | N
     return found
 
 
-def _attachments(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    found = value.get("cni.dev/valid-attachments", value.get("cni.dev/attachments")) or []
+def _attachments(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
+    """An empty list may come as null."""
+    names = [name for name in ("cni.dev/valid-attachments", "cni.dev/attachments") if name in value]
+    if not names:
+        return None
+    found = value[names[0]] or []
     try:
         return tuple((str(one["containerID"]), str(one["ifname"])) for one in found)
     except (KeyError, TypeError):

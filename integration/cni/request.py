@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from integration.cni.errors import INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, UNDECODABLE, CNIError
-from integration.cni.network_config import NetworkConfig, read_network_config
+from integration.cni.network_config import CALICO_IPAM, NetworkConfig, read_network_config
 from integration.cni.results import DEFAULT, SINCE, order, supported
 
 COMMANDS = ("ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION")
@@ -28,7 +28,7 @@ MAX_INTERFACE_NAME = 15
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the runtime asks. `netns` is a path, empty if there is none (any more)."""
+    """What the runtime asks. `netns` is a path, empty if there is none (any more); `plugin` is what was executed."""
 
     command: str
     config: NetworkConfig
@@ -37,13 +37,19 @@ class Request:
     interface: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)  # of CNI_ARGS
     path: tuple[str, ...] = ()  # where plugins lie, to delegate to
+    plugin: str = "calico"
 
     @property
     def version(self) -> str:
         return self.config.version
 
+    @property
+    def is_for_ipam(self) -> bool:
+        """Executed by another plugin, whose configuration, and so whose `type`, this is (section 4)."""
+        return self.plugin in CALICO_IPAM or self.config.type in CALICO_IPAM
 
-def read_request(environment: Mapping[str, str], text: str) -> Request:
+
+def read_request(environment: Mapping[str, str], text: str, plugin: str = "calico") -> Request:
     """Raises CNIError: 4 environment, 6 no JSON, 1 version, 7 configuration."""
     command = environment.get("CNI_COMMAND", "")
     if command not in COMMANDS:
@@ -70,6 +76,7 @@ def read_request(environment: Mapping[str, str], text: str) -> Request:
         _interface(environment.get("CNI_IFNAME", "")),
         _arguments(environment.get("CNI_ARGS", "")),
         tuple(filter(None, environment.get("CNI_PATH", "").split(":"))),
+        plugin,
     )
 
 

@@ -45,7 +45,7 @@ async def answer_call(call: RawCall, performer: Performer, namespace: int | None
         if call.environment.get("CNI_COMMAND") == "VERSION":
             return 0, json.dumps(version_answer(read_json(call.config or "{}"))) + "\n"
         version = _version(call.config)
-        request = read_request(call.environment, call.config)
+        request = read_request(call.environment, call.config, call.plugin)
         answer = await performer.perform(request, call.environment, namespace)
         return 0, "" if answer is None else json.dumps(answer) + "\n"
     except CNIError as error:

@@ -1,4 +1,4 @@
-"""What the plugins do: ADD, DEL, CHECK, STATUS, GC, over a datastore, IPAM and the kernel.
+"""What the plugins do: ADD, DEL, CHECK (STATUS and GC: node_wide.py), over a datastore, IPAM and the kernel.
 
 Source: cni-plugin/pkg/plugin and pkg/k8s of Calico, and the CNI specification 1.1.0. One Worker serves a whole node;
 calls for one container wait for each other, others do not.
@@ -7,16 +7,14 @@ calls for one container wait for each other, others do not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from integration.cni import plumbing, results
+from integration.cni import node_wide, plumbing, results
 from integration.cni.addresses import (
     AddressSource,
-    Allocator,
     CalicoIpam,
     DelegatedIpam,
     FixedAddresses,
@@ -24,34 +22,29 @@ from integration.cni.addresses import (
     as_result,
 )
 from integration.cni.endpoints import endpoint_of, network_profile, single
-from integration.cni.errors import GENERIC, INVALID_CONFIG, IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, CNIError
+from integration.cni.errors import (
+    GENERIC,
+    INVALID_CONFIG,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    TRY_AGAIN_LATER,
+    CNIError,
+)
 from integration.cni.gates import wait_for_policy, wait_for_readiness
-from integration.cni.identity import HOST_PREFIX, Identity, identity_of, node_of
-from integration.cni.network_config import CALICO_IPAM, NetworkConfig
+from integration.cni.identity import Identity, identity_of, node_of
+from integration.cni.namespaces import is_network_namespace
+from integration.cni.network_config import NetworkConfig
+from integration.cni.node_wide import MTU_FILE, Surroundings, demand_readiness, pod_cidrs
 from integration.cni.pods import Wishes, wishes_of
 from integration.cni.request import Request
 from integration.cni.results import Address, Interface, Result, Route, read_result
-from integration.datastore.api import Datastore, Entry
+from integration.datastore.api import Entry
 from integration.datastore.errors import AlreadyExists, DatastoreError, DoesNotExist, UpdateConflict
 from integration.resources.keys import Key
 
-MTU_FILE = Path("/var/lib/calico/mtu")
 DEFAULT_MTU = 1500
 DELETE_TRIES = 6
 Answer = dict[str, Any] | None
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What a Worker stands on. `kubernetes` is where pods and namespaces are read; None: the datastore itself."""
-
-    datastore: Datastore
-    allocator: Allocator
-    node: str = ""
-    kubernetes: Datastore | None = None
-    interface_prefix: str = HOST_PREFIX
-    mtu_file: Path = MTU_FILE
-    told: Callable[..., None] = lambda _name, **_fields: None
 
 
 @dataclass(slots=True)
@@ -81,15 +74,18 @@ class Worker:
         """What is to be printed, None for nothing. `namespace` stays the caller's. Raises CNIError."""
         try:
             if request.command == "STATUS":
-                return await self._status(request)
+                await node_wide.status(self._around, request, environment)
+                return None
             if request.command == "GC":
-                return await self._collect_garbage(request, environment)
+                await node_wide.collect_garbage(self._around, request, environment)
+                return None
             node = node_of(request.config, self._around.node)
             identity = identity_of(request, node, self._around.interface_prefix)
+            namespace = _usable(namespace, request)
             async with self._alone(f"{identity.container_id}/{identity.endpoint}"):
                 call = Call(request, environment, namespace, identity)
-                await self._demand_readiness()
-                if request.config.type in CALICO_IPAM:
+                await demand_readiness(self._around.datastore)
+                if request.is_for_ipam:
                     return await self._only_ipam(call)
                 match request.command:
                     case "ADD":
@@ -111,21 +107,6 @@ class Worker:
         finally:
             if not lock.locked() and not lock._waiters:
                 self._busy.pop(container, None)
-
-    async def _demand_readiness(self) -> None:
-        """Calico's components pause while ClusterInformation says so (an upgrade of the datastore)."""
-        try:
-            entry = await self._around.datastore.get(Key("ClusterInformation", "default"))
-        except DoesNotExist:
-            raise CNIError(
-                TRY_AGAIN_LATER, "there is no ClusterInformation default: the cluster has not been set up",
-                "start catbird node once",
-            ) from None  # fmt: skip
-        if entry.value.get("spec", {}).get("datastoreReady", True) is False:
-            raise CNIError(
-                TRY_AGAIN_LATER, "Calico is currently not ready to process requests",
-                "ClusterInformation default says datastoreReady: false",
-            )  # fmt: skip
 
     # --- ADD ----------------------------------------------------------------------------------------------------------
 
@@ -216,11 +197,9 @@ class Worker:
             raise CNIError(INVALID_CONFIG, "ipam.type is missing", "calico-ipam, or another IPAM plugin's name")
         if call.wishes.addresses:
             raise CNIError(GENERIC, f"the annotation ipAddrs does not go with ipam.type {call.config.ipam_type}")
-        cidrs: Sequence[str] = ()
-        if "usePodCidr" in str(call.config.raw.get("ipam")):
-            node = await self._around.datastore.get(Key("Node", call.identity.node))
-            cidrs = node.value.get("status", {}).get("podCIDRs") or []
-        return DelegatedIpam(call.environment, cidrs)
+        return DelegatedIpam(
+            call.environment, await pod_cidrs(self._around.datastore, call.request, call.identity.node)
+        )
 
     def _wiring(self, call: Call, granted: Granted) -> plumbing.Wiring:
         return plumbing.Wiring(
@@ -341,7 +320,10 @@ class Worker:
         if call.config.uses_calico_ipam:
             problems += await CalicoIpam(self._around.allocator).check(call.identity, call.request, addresses)
         elif call.config.ipam_type:
-            problems += await DelegatedIpam(call.environment).check(call.identity, call.request, addresses)
+            delegated = DelegatedIpam(
+                call.environment, await pod_cidrs(self._around.datastore, call.request, call.identity.node)
+            )
+            problems += await delegated.check(call.identity, call.request, addresses)
         if problems:
             raise CNIError(GENERIC, "; ".join(problems), "DEL and ADD the container again")
         return None
@@ -357,43 +339,6 @@ class Worker:
         if {single(one) for one in spec.get("ipNetworks", [])} != set(addresses):
             problems.append(f"{entry.key} has the addresses {', '.join(spec.get('ipNetworks', []))}")
         return problems
-
-    async def _status(self, request: Request) -> Answer:
-        """Could an ADD be done now? Raises CNIError 50."""
-        try:
-            node_of(request.config, self._around.node)
-            await self._demand_readiness()
-        except (CNIError, DatastoreError) as error:
-            raise CNIError(NOT_AVAILABLE, str(error)) from error
-        return None
-
-    async def _collect_garbage(self, request: Request, environment: Mapping[str, str]) -> Answer:
-        """Remove whatever of this network and node belongs to no attachment that the runtime still knows."""
-        node = node_of(request.config, self._around.node)
-        valid = {container for container, _ in request.config.valid_attachments}
-        listing = await self._around.datastore.list("WorkloadEndpoint")
-        prefix = f"{request.config.name}."
-        problems: list[str] = []
-        containers = {handle.removeprefix(prefix) for handle in await self._around.allocator.handles_of(node, prefix)}
-        for entry in listing.entries:
-            spec = entry.value.get("spec", {})
-            container = spec.get("containerID", "")
-            if spec.get("node") != node or not container or container in valid or container not in containers:
-                continue
-            try:
-                await asyncio.to_thread(plumbing.remove, "", spec.get("interfaceName", ""), None)
-                await self._around.datastore.delete(entry.key, revision=entry.revision)
-            except (CNIError, DatastoreError) as error:
-                problems.append(f"{entry.key}: {error}")
-        for container in sorted(containers - valid):
-            try:
-                await self._around.allocator.release(prefix + container)
-                self._around.told("cni_garbage_released", container=container, network=request.config.name)
-            except CNIError as error:
-                problems.append(f"{prefix}{container}: {error}")
-        if problems:
-            raise CNIError(GENERIC, "; ".join(problems))
-        return None
 
     async def _only_ipam(self, call: Call) -> Answer:
         """`calico-ipam` executed by itself."""
@@ -413,6 +358,15 @@ class Worker:
         return None
 
 
+def _usable(namespace: int | None, request: Request) -> int | None:
+    """Raises CNIError 4; for DEL what is no namespace is one that is gone."""
+    if namespace is None or is_network_namespace(namespace):
+        return namespace
+    if request.command == "DEL":
+        return None
+    raise CNIError(INVALID_ENVIRONMENT, f"CNI_NETNS {request.netns} is no network namespace")
+
+
 def open_container(request: Request) -> int | None:
     """The container's namespace by its path; None if it is gone or none was named. Raises CNIError 5."""
     return plumbing.open_namespace(request.netns) if request.netns else None
@@ -425,4 +379,4 @@ def version_answer(value: Mapping[str, Any]) -> dict[str, Any]:
     return {"cniVersion": version, "supportedVersions": list(results.VERSIONS)}
 
 
-__all__ = ["Surroundings", "Worker", "open_container", "version_answer"]
+__all__ = ["MTU_FILE", "Surroundings", "Worker", "open_container", "version_answer"]

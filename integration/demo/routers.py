@@ -152,6 +152,7 @@ class WholeNode(Catbird):
         self.spawn(
             sys.executable, "-P", "-m", "integration.catbird", "node", "--datastore", store_url(folder), "--node", name,
             "--control", str(self.socket_path), "--felix-control", str(self.felix_path), "--cni-agent", str(self.agent_path),
+            "--mtu-file", str(folder / f"{name}-mtu"),
             environment=environment,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bgp.config import SpeakerConfig
@@ -40,6 +40,8 @@ class DatastoreSource:
         self.node = node
         self.in_sync = asyncio.Event()
         self.problems: tuple[Problem, ...] = ()
+        # Others who want to know what is told here, so that each Node is not followed twice; called after ourselves.
+        self.listeners: list[Callable[[Sequence[Update]], None]] = []
         self._state = NodeState(node, environment)
         self._log = log
         self._adapt = adapt
@@ -78,6 +80,8 @@ class DatastoreSource:
             self._causes[update.key] = None
         if self.in_sync.is_set():
             self._has_changed.set()
+        for listen in self.listeners:
+            listen(batch)
 
     def status(self, status: Status) -> None:
         self._log.event("datastore_status", status=status, datastore=self.where)

@@ -27,6 +27,7 @@ from integration.node.speaker_daemon import Program, run_daemon
 from integration.node.startup.start_up import StartUp, StartUpError, node_name
 from integration.node.supervisor import Program as Companion
 from integration.node.supervisor import Supervisor
+from integration.node.tunnel_addresses import TunnelAddresses
 
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
     "node": (
@@ -69,8 +70,9 @@ def main(argv: Sequence[str], program: Program = "node") -> int:
         client = ResourceClient(datastore)
         children = Supervisor(programs_of(arguments, node), log) if program == "node" else None
         start_up = StartUp(client, node, os.environ, log) if arguments.start_up else None
+        tunnels = TunnelAddresses(client, node, log) if wants_tunnel_addresses(program, os.environ) else None
         try:
-            return await run_node(source, client, start_up, log, writer, children)
+            return await run_node(source, client, start_up, log, writer, children, tunnels)
         except StartUpError as error:
             raise CannotStart(str(error)) from None
         finally:
@@ -118,6 +120,12 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
         parser.add_argument(
             "--cni-agent", default="/run/catbird/cni.sock", metavar="PATH", help="socket for the CNI plugins"
         )
+        parser.add_argument(
+            "--mtu-file",
+            default="/var/lib/calico/mtu",
+            metavar="FILE",
+            help="in which Felix tells the CNI plugins pods' MTU",
+        )
     parser.add_argument(
         "--metrics", default=None, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there"
     )
@@ -134,11 +142,17 @@ def programs_of(arguments: argparse.Namespace, node: str) -> list[Companion]:
         more += ["--datastore", arguments.datastore]
     if arguments.config:
         more += ["--config", str(arguments.config)]
+    mtu = ["--mtu-file", arguments.mtu_file]
     commands = {
-        "felix": [*start, "felix", "--control", arguments.felix_control, *more],
-        "cni": [*start, "cni", "serve", "--agent", arguments.cni_agent, *more],
+        "felix": [*start, "felix", "--control", arguments.felix_control, *mtu, *more],
+        "cni": [*start, "cni", "serve", "--agent", arguments.cni_agent, *mtu, *more],
     }
     return [Companion(name, command) for name, command in commands.items() if name not in arguments.without]
+
+
+def wants_tunnel_addresses(program: Program, environment: Mapping[str, str]) -> bool:
+    """A reflector has no tunnels; with USE_POD_CIDR addresses are not Calico IPAM's to give."""
+    return program == "node" and environment.get("USE_POD_CIDR", "").lower() not in ("1", "t", "true", "yes", "y", "on")
 
 
 def as_it_is(config: SpeakerConfig) -> SpeakerConfig:
@@ -157,6 +171,7 @@ async def run_node(
     log: EventLog,
     writer: LineWriter,
     children: Supervisor | None = None,
+    tunnels: TunnelAddresses | None = None,
 ) -> int:
     """Until a signal. The datastore is waited for, and may go away later without harm."""
     collect_seldom()
@@ -193,11 +208,15 @@ async def run_node(
             begin(start_up.monitor())
         if children is not None:
             begin(children.run())
+        if tunnels is not None:
+            source.listeners.append(tunnels.updates)
         begin(source.run())
         if not await _first_of(source.in_sync.wait(), stopping) or not await _node_is_there(source, log, stopping):
             log.event("speaker_stopped", cause=cause)
             return 0
         daemon = SpeakerDaemon(source, source.load(), log, writer)
+        if tunnels is not None:
+            begin(tunnels.run())
         begin(NodeStatusReporter(client, source.node, log, views_of(daemon)).run())
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon, "SIGHUP")
         return await daemon.run()

@@ -60,7 +60,8 @@ version=$(ls "$kept/kernel/lib/modules")
 [ -f "$kept/disk.gz" ] || build
 
 {
-    printf 'export HOME=/root PATH=%q\ncd %q\n' "$PATH:/usr/sbin:/sbin" "$PWD"
+    # Unix sockets and SQLite want a real file system: /run is memory.
+    printf 'export HOME=/root TMPDIR=/run PATH=%q\ncd %q\n' "$PATH:/usr/sbin:/sbin" "$PWD"
     printf '%q ' "$@"
     printf '; echo "guest: exit code $?"\n'
 } > "$kept/command"

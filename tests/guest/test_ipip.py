@@ -45,7 +45,7 @@ class IpipNode(Node):
         self.restart()
         self.tunnel = self.add(lambda: IpipTunnel(self.settings))
         self.routes = self.add(
-            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, lambda: self.now)
+            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, clock=lambda: self.now)
         )
 
     def addresses(self) -> list[str]:

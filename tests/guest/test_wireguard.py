@@ -141,7 +141,7 @@ def test_pods_of_two_nodes_reach_each_other_over_wireguard(scene: Scene, sysctls
     assert node.namespace.ip_json("-4 address show dev wireguard.cali")[0]["addr_info"][0]["local"] == "10.65.1.1"
     assert (node.state().port, node.state().mark) == (51820, 0x200000)
     assert (sysctls / "ipv4/conf/all/src_valid_mark").read_text() == "1"
-    assert len(node.keys) == 1
+    assert len(set(node.keys)) == 1
     assert node.check() == []
 
 

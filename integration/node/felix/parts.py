@@ -21,6 +21,7 @@ from felix.kernel.nfnetlink import NftMonitor
 from felix.kernel.nftables import NftablesFilter
 from felix.ports import InterfaceListener, PacketFilter, Programmer
 from felix.rules.ruleset import RuleProgrammer
+from felix.rules.static import guard
 from felix.sync.routes import FELIX_PROTOCOL, KernelRoute
 from integration.node.felix.settings import (
     interface_settings,
@@ -72,7 +73,7 @@ class Parts:
         versions: list[IPVersion] = [4, 6] if config.ipv6_support else [4]
         self.rules = {version: self._rules_of(version, config) for version in versions}
         self._connections = Connections(log.event)
-        self.routes = RouteProgrammer(route_settings(config, node), self._connections.forget, apply_at=self._apply_at)
+        self.routes = RouteProgrammer(route_settings(config, node), self._connections.forget, self._apply_at)
         self.interfaces = WorkloadInterfaces(interface_settings(config))
         self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
@@ -112,7 +113,8 @@ class Parts:
     def start(self) -> None:
         self._monitor.start()
         if uses_nftables(self._config):
-            self._nft_monitor = NftMonitor("calico")
+            filters = [one.filter for one in self.rules.values() if isinstance(one.filter, NftablesFilter)]
+            self._nft_monitor = NftMonitor("calico", {id for one in filters for id in one.port_ids})
             asyncio.get_running_loop().add_reader(self._nft_monitor.fileno(), self._nft_changed)
 
     def close(self) -> None:
@@ -172,19 +174,17 @@ class Parts:
 
     def _nft_changed(self) -> None:
         assert self._nft_monitor is not None
-        filters = {version: one.filter for version, one in self.rules.items()}
-        for version in self._nft_monitor.read(lambda pid: any(_is_own(one, pid) for one in filters.values())):
+        filters = {v: one.filter for v, one in self.rules.items() if isinstance(one.filter, NftablesFilter)}
+        touched = self._nft_monitor.read(lambda pid: any(one.is_own(pid) for one in filters.values()))
+        for version, what in touched.items():
             if version in filters:
+                filters[version].suspect(what)
                 self.plane.check_soon(RULES[version])
-
-
-def _is_own(packet_filter: PacketFilter, pid: int) -> bool:
-    return isinstance(packet_filter, NftablesFilter) and packet_filter.is_own(pid)
 
 
 def make_filter(version: IPVersion, config: FelixConfig, log: EventSink) -> PacketFilter:
     if uses_nftables(config):
-        return NftablesFilter(version)
+        return NftablesFilter(version, guard=guard(config.interface_prefixes))
     from felix.kernel.iptables import IptablesFilter
 
     return IptablesFilter(version, backend=config.iptables_backend, max_set_size=config.max_ipset_size, told=log.event)

@@ -84,6 +84,8 @@ def rule_settings(config: FelixConfig, encapsulation: EncapsulationUpdate) -> Ru
         metadata_port=config.metadata_port,
         allows_spoofing=config.workload_source_spoofing == "Any",
         external_nodes=config.external_nodes,
+        interface_exclude=config.interface_exclude,
+        node_ports=config.kube_node_port_ranges,
     )
 
 

@@ -52,7 +52,7 @@ class RouteNode(Node):
             self.forgotten.append(address)
 
         self.settings = replace(RouteSettings("n1"), **settings)  # type: ignore[arg-type]
-        self.routes = self.add(lambda: RouteProgrammer(self.settings, forget, lambda: self.now))
+        self.routes = self.add(lambda: RouteProgrammer(self.settings, forget, clock=lambda: self.now))
 
     def interface(self, name: str) -> None:
         self.namespace.ip(f"link add {name} type veth peer name p{name}")
@@ -425,6 +425,13 @@ def test_a_restart_adopts_everything_and_removes_what_is_wanted_no_more(node: Ro
     node.apply()
     assert node.pods() == ["10.65.0.1 dev cali1 scope link metric 1024"]
     assert sorted(node.forgotten) == ["10.65.0.2", "fd65::2"]
+
+
+def test_an_ipv6_address_that_the_c_library_writes_otherwise_is_written_once(node: RouteNode) -> None:
+    one = pod(1, ipv6_nets=("::102:304/128", "64:ff9b::102:304/128"))
+    assert node.apply([WorkloadUpdate(one)]) == []
+    node.now += GRACE_S
+    assert node.check() == []
 
 
 def test_switched_off_nothing_is_touched(node: RouteNode) -> None:

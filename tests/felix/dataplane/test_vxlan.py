@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -69,7 +71,7 @@ class VxlanNode(Node):
         self.restart()
         self.tunnels = {version: self._tunnel(version) for version in (4, 6)}
         self.routes = self.add(
-            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, lambda: self.now)
+            lambda: RouteProgrammer(RouteSettings(f"n{self.number}"), nothing_to_forget, clock=lambda: self.now)
         )
 
     def _tunnel(self, version: int) -> VxlanTunnel:
@@ -299,6 +301,22 @@ def test_what_the_kernel_refuses_for_one_node_harms_no_other(scene: Scene) -> No
     assert ("10.65.2.0", "66:00:00:00:00:02") in node.neighbours()
 
 
+@pytest.mark.parametrize("mac", ["00:00:00:00:00:00", "01:00:5e:00:00:01", "FF-FF-FF-FF-FF-FF"])
+def test_a_mac_that_no_device_can_have_is_no_nodes(scene: Scene, mac: str) -> None:
+    node = scene.nodes[1]
+    assert node.apply([*cluster(1, 1, 2), VTEPUpdate(replace(vtep(3), mac=mac))]) == []
+    assert node.fdb() == {("66:00:00:00:00:02", "172.16.0.2")}
+
+
+def test_a_mac_may_be_written_with_hyphens(scene: Scene) -> None:
+    node = scene.nodes[1]
+    hyphens = [VTEPUpdate(replace(vtep(n), mac=vtep(n).mac.replace("66", "6A").replace(":", "-"))) for n in (1, 2)]
+    assert node.apply([*cluster(1, 1, 2), *hyphens]) == []
+    assert node.fdb() == {("6a:00:00:00:00:02", "172.16.0.2")}
+    assert node.device()["address"] == "6a:00:00:00:00:01"
+    assert node.check() == []
+
+
 def test_of_two_nodes_with_one_address_or_mac_the_first_by_name_has_it(scene: Scene) -> None:
     node = scene.nodes[1]
     thief = replace(vtep(2), node="n9", parent_ipv4="172.16.0.9", parent_ipv6="fd16::9")
@@ -323,3 +341,37 @@ def test_three_thousand_nodes_come_and_go(scene: Scene) -> None:
     assert len(node.fdb()) == 3000
     assert node.apply([VTEPRemove(one.node) for one in many]) == []
     assert node.fdb() == set()
+
+
+def test_a_host_reaches_another_nodes_pods_by_its_tunnel_address(scene: Scene) -> None:
+    for number, node in scene.nodes.items():
+        node.apply(cluster(number, 1, 2))
+    for address, source in (("10.65.2.2", "10.65.1.0"), ("fd65:2::2", "fd65:1::")):
+        host = scene.nodes[1].namespace
+        assert " 0% packet loss" in host.run("ping", "-c1", "-W2", address, check=False)
+        assert f"src {source}" in host.ip(f"route get {address}")
+
+
+def test_a_tunnel_address_outside_its_nodes_blocks_has_a_route_of_its_own(scene: Scene) -> None:
+    """Where a node had to borrow it: the gateway is then the destination itself."""
+    borrowed = replace(vtep(2), ipv4="10.65.77.7")
+    for number, node in scene.nodes.items():
+        tunnel = RouteType(is_local=number == 2, is_remote=number != 2, is_workload=True, is_tunnel=True)
+        route = Route("10.65.77.7/32", tunnel, "vxlan", "n2", "172.16.0.2", is_borrowed=True)
+        assert node.apply([*cluster(number, 1, 2), VTEPUpdate(borrowed), RouteUpdate(route)]) == []
+    assert " 0% packet loss" in scene.nodes[1].namespace.run("ping", "-c1", "-W2", "10.65.77.7", check=False)
+    assert scene.ping(1, "10.65.2.2")
+
+
+def test_while_pods_come_and_go_everything_is_still_read(scene: Scene) -> None:
+    """The kernel marks a reading during which its tables change; it is repeated, and else told as a failure."""
+    node = scene.nodes[1]
+    node.apply(cluster(1, 1, 2))
+    lines = "".join(f"link add t{n} type bridge\nlink delete t{n}\n" for n in range(100))
+    churn = threading.Thread(target=node.namespace.ip_batch, args=(lines,))
+    churn.start()
+    try:
+        found = [text for _ in range(20) for tunnel in node.tunnels.values() for text in asyncio.run(tunnel.check())]
+    finally:
+        churn.join()
+    assert [text for text in found if "changed while it was read" not in text] == []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from felix.filter_rules import Accept, Chain, Drop, HookRules, InPortSet, InSet, Jump, Mark, Masquerade, Rule
+from felix.filter_rules import Accept, Chain, Drop, HookRules, InPortSet, InSet, Jump, Masquerade, Rule
 from felix.kernel.iptables import IptablesFilter
+from tests.felix.kernel.filters import base, forward, inside, policy
 from tests.netns import Namespace, network_namespace
 
 pytestmark = pytest.mark.root
@@ -23,35 +23,6 @@ def host() -> Iterator[Namespace]:
 @pytest.fixture(params=["nft", "legacy"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def inside(
-    host: Namespace, body: Callable[[IptablesFilter], Awaitable[None]], backend: str = "nft", version: int = 4
-) -> None:
-    def run() -> None:
-        async def go() -> None:
-            await body(IptablesFilter(version, backend))  # type: ignore[arg-type]
-
-        with asyncio.Runner() as runner:
-            asyncio.get_event_loop_policy().set_child_watcher(asyncio.ThreadedChildWatcher())
-            runner.run(go())
-
-    host.call(run)
-
-
-def policy(name: str = "cali-pi-x") -> Chain:
-    return Chain(name, (Rule((InSet("source", "s:web"),), Accept(), ("Policy x",)), Rule((), Drop())))
-
-
-def base(rules: IptablesFilter) -> None:
-    rules.set_ip_set("s:web", "net", {"10.0.0.1/32", "10.1.0.0/16", "fd00::1/128"})
-    rules.set_chains("filter", [policy(), Chain("cali-FORWARD", (Rule((), Jump("cali-pi-x")),))])
-    after = (Rule((Mark(1, 1),), Accept()), Rule((), None, ("last",)))
-    rules.set_hook("filter", "FORWARD", HookRules((Rule((), Jump("cali-FORWARD")),), after))
-
-
-def forward(host: Namespace, backend: str = "nft") -> list[str]:
-    return host.run(f"iptables-{backend}", "-S", "FORWARD").splitlines()[1:]
 
 
 def test_what_is_wanted_stands_and_others_rules_stay(host: Namespace, backend: str) -> None:

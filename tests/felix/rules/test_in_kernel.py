@@ -33,6 +33,8 @@ def test_the_kernel_takes_every_rule_and_finds_none_to_correct(
 ) -> None:
     async def apply() -> tuple[list[Failure], list[str]]:
         programmer = told(RENDERERS[renderer](version), settings, messages())
+        if settings is EVERYTHING:
+            programmer.interface_changed("kube-ipvs0", "down", frozenset(), 9)
         return await programmer.apply(0.0), await programmer.filter.check()
 
     def run() -> tuple[list[Failure], list[str]]:

@@ -110,7 +110,7 @@ class FelixNode:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "integration.catbird", "felix", "--datastore", self.url, "--node", self.name,
-                 "--control", str(self.control), "--log-format", "json"],
+                 "--control", str(self.control), "--mtu-file", str(self.folder / "mtu"), "--log-format", "json"],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environ}, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, preexec_fn=self.host.child_setup(),  # noqa: PLW1509 (two system calls, no lock)
             )  # fmt: skip

@@ -6,6 +6,7 @@ Felix' part is not in here: with no rules in node1's namespace everything reache
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
@@ -231,7 +232,9 @@ class Bed:
             return "deny"
         except OSError as error:
             # Refused by a rule (REJECT), or dropped in OUTPUT, which the sender is told of.
-            return "deny" if isinstance(error, ConnectionError | PermissionError) else f"error: {error}"
+            # Without its workload an address has no route either.
+            is_denied = isinstance(error, ConnectionError | PermissionError) or error.errno == errno.EHOSTUNREACH
+            return "deny" if is_denied else f"error: {error}"
         expected = "" if not probe.seen_as else _address_of(probe.seen_as, probe)
         return "allow" if expected in ("", peer) else f"allow as {peer}, not {expected}"
 

@@ -101,15 +101,16 @@ class Node:
 
     def start(
         self, command: str, pod: Namespace | None, container: str, config: Mapping[str, Any] | None = None,
-        plugin: str = "calico", more: Mapping[str, str] | None = None,
+        plugin: str = "calico", more: Mapping[str, str] | None = None, raw: str | None = None,
     ) -> subprocess.Popen[str]:  # fmt: skip
+        """`raw` is written to the plugin instead of a configuration."""
         running = subprocess.Popen(
             self.host.command(str(self.binaries / plugin)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={"PATH": os.environ["PATH"], "NODENAME": self.name, **self.environment(command, pod, container), **(more or {})},
         )  # fmt: skip
         assert running.stdin is not None
-        running.stdin.write(json.dumps({**self.config, **(config or {})}))
+        running.stdin.write(json.dumps({**self.config, **(config or {})}) if raw is None else raw)
         running.stdin.close()
         running.stdin = None
         return running
@@ -117,8 +118,9 @@ class Node:
     def call(
         self, command: str, pod: Namespace | None = None, container: str = "c1",
         config: Mapping[str, Any] | None = None, plugin: str = "calico", more: Mapping[str, str] | None = None,
+        raw: str | None = None,
     ) -> Answer:  # fmt: skip
-        return finished(self.start(command, pod, container, config, plugin, more))
+        return finished(self.start(command, pod, container, config, plugin, more, raw))
 
     def store(self, work: Callable[[Datastore], Awaitable[T]]) -> T:
         async def run() -> T:

@@ -158,6 +158,20 @@ def test_garbage_is_collected_and_the_living_left_alone(node: Node) -> None:
         assert node.call("CHECK", alive, "alive", config={"prevResult": kept.json}).code == 0
 
 
+def test_garbage_of_one_network_is_not_another_whose_name_begins_alike(node: Node) -> None:
+    with a_pod() as pod:
+        added = node.call("ADD", pod, "c1", config={"name": "net.other"})
+        assert added.code == 0, added
+        assert node.call("GC", config={"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}).code == 0
+        assert node.allocated() == 2
+        assert node.call("CHECK", pod, "c1", config={"name": "net.other", "prevResult": added.json}).code == 0
+        collected = node.call(
+            "GC", config={"cniVersion": "1.1.0", "name": "net.other", "cni.dev/valid-attachments": []}
+        )
+        assert collected.code == 0
+        assert node.allocated() == 0
+
+
 def test_another_ipam_plugin_is_delegated_to(node: Node, tmp_path: Path) -> None:
     ipam = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": str(tmp_path / "host-local")}
     with a_pod() as pod:
@@ -177,6 +191,51 @@ def test_calico_ipam_can_be_executed_by_itself(node: Node) -> None:
     assert node.allocated() == 2
     assert node.call("DEL", plugin="calico-ipam", config=config).code == 0
     assert node.allocated() == 0
+
+
+def test_another_plugin_gets_its_addresses_from_calico_ipam(node: Node) -> None:
+    ipam = {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false"}
+    config = {"type": "bridge", "bridge": "br0", "ipam": ipam}
+    with a_pod() as pod:
+        added = node.call("ADD", pod, plugin="/usr/lib/cni/bridge", config=config)
+        assert added.code == 0, added
+        (address,) = added.addresses
+        assert address.startswith("10.65.")
+        assert [one["ifname"] for one in node.host.ip_json("link show type bridge")] == ["br0"]
+        assert node.all("WorkloadEndpoint") == {}  # the pod is the bridge's
+        assert node.allocated() == 1
+        deleted = node.call("DEL", pod, plugin="/usr/lib/cni/bridge", config={**config, "prevResult": added.json})
+        assert deleted.code == 0, deleted
+        assert node.allocated() == 0
+
+
+def test_an_address_by_the_nodes_range_can_be_given_back_without_the_node(node: Node, tmp_path: Path) -> None:
+    ipam = {"type": "host-local", "subnet": "usePodCidr", "dataDir": str(tmp_path / "host-local")}
+    node.put(resource("Node", "n1", {}) | {"status": {"podCIDRs": ["10.9.0.0/24"]}})
+    with a_pod() as pod:
+        added = node.call("ADD", pod, config={"ipam": ipam})
+        assert added.code == 0, added
+        assert added.addresses[0].startswith("10.9.0.")
+        assert node.call("CHECK", pod, config={"ipam": ipam, "prevResult": added.json}).code == 0
+        node.put(resource("Node", "n1", {}))
+        deleted = node.call("DEL", pod, config={"ipam": ipam})
+        assert deleted.code == 0, deleted
+        assert not list((tmp_path / "host-local" / "net").glob("10.9.*"))
+
+
+def test_garbage_and_status_are_passed_to_another_ipam_plugin(node: Node, tmp_path: Path) -> None:
+    other = node.binaries / "other"
+    other.write_text(f'#!/bin/sh\ncat >> {tmp_path}/said\necho "$CNI_COMMAND" >> {tmp_path}/commands\nexit 0\n')
+    other.chmod(0o755)
+    config = {"cniVersion": "1.1.0", "ipam": {"type": "other"}, "cni.dev/valid-attachments": None}
+    assert node.call("STATUS", config=config).code == 0
+    assert node.call("GC", config=config).code == 0
+    assert (tmp_path / "commands").read_text().split() == ["STATUS", "GC"]
+    assert "cni.dev/valid-attachments" in (tmp_path / "said").read_text()
+    other.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"code": 51, "msg": "half of it is away"}\'\nexit 1\n')
+    answer = node.call("STATUS", config=config)
+    assert (answer.code, answer.json["code"]) == (1, 51)
+    assert "half of it is away" in answer.json["msg"]
 
 
 def test_fifty_containers_at_once_get_fifty_addresses(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bgp.toml import load
-from integration.demo.configs import bird_config, catbird_config, frr_config
+from integration.demo.configs import bird_config, catbird_config, frr_config, sessions_of
 from integration.demo.plan import make_plan
 
 
@@ -20,9 +20,10 @@ def test_catbird_accepts_every_routers_file(reflectors: int, tmp_path: Path) -> 
         path.write_text(catbird_config(plan, router, tmp_path))
         config = load(str(path))
         assert config.asn == router.asn
-        assert {peer.name for peer in config.peers} == {peer.name for peer in plan.peers_of(router)}
+        sessions = {name: other for name, _, other in sessions_of(plan, router)}
+        assert {peer.name for peer in config.peers} == set(sessions)
         clients = {peer.name for peer in config.peers if peer.client}
-        assert clients == ({node.name for node in plan.nodes} if router.is_reflector else set())
+        assert clients == {name for name, other in sessions.items() if router.is_reflector and not other.is_reflector}
         assert (config.kernel is None) == router.is_reflector
         assert {entry.network for entry in config.originate} == (set(router.aggregates) if router.is_tor else set())
 

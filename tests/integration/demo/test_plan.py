@@ -25,10 +25,14 @@ def test_blocks_and_addresses_do_not_overlap() -> None:
     assert len(addresses) == len(set(addresses))
 
 
-def test_workloads_lie_in_a_block_of_their_node() -> None:
-    for router in make_plan(nodes=MAX_NODES).routers:
-        for address in (address for workload in router.workloads for address in workload.addresses):
-            assert any(address in prefix for prefix in router.aggregates)
+def test_workloads_lie_in_a_block_of_their_node_or_have_borrowed() -> None:
+    plan = make_plan(nodes=MAX_NODES)
+    for router in plan.routers:
+        for workload in router.workloads:
+            for address in workload.addresses:
+                owners = [one for one in plan.routers if any(address in prefix for prefix in one.aggregates)]
+                assert len(owners) == 1
+                assert (owners[0] is router) != workload.is_borrowed
 
 
 def test_interface_names_fit_the_kernel_and_look_like_calicos() -> None:
@@ -40,9 +44,10 @@ def test_interface_names_fit_the_kernel_and_look_like_calicos() -> None:
 def test_a_node_learns_blocks_and_workloads_of_the_others_and_the_racks_prefixes() -> None:
     plan = make_plan(nodes=3)
     learned = plan.expected_in_kernel(plan.nodes[0])
-    # Two other nodes with two blocks and two workloads of two addresses each; two rack prefixes.
-    assert len(learned) == 2 * (2 + 4) + 2
-    assert learned[ipaddress.ip_network("10.1.0.65/32")] is plan.nodes[1]
+    # Two other nodes with two blocks and one workload of two borrowed addresses each; two rack prefixes.
+    assert len(learned) == 2 * (2 + 2) + 2
+    borrowed = next(workload for workload in plan.nodes[1].workloads if workload.is_borrowed)
+    assert all(learned[prefix] is plan.nodes[1] for prefix in borrowed.prefixes)
     assert learned[ipaddress.ip_network("198.51.100.0/24")] is plan.tor
     assert not any(prefix in learned for prefix in plan.nodes[0].announced)
 
