@@ -156,6 +156,10 @@ class RouteProgrammer:
             self._appeared.add(ifindex)
         self._book.interface_changed(name, ifindex)
 
+    def routes_dropped(self, index: int) -> None:
+        """By the kernel, from this link, perhaps."""
+        self._book.interface_changed(self._interfaces.name(index), index)
+
     def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> bool:
         """Somebody else's doing. Whether it is to be put right: `put_right` does it."""
         if is_gone:

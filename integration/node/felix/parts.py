@@ -14,6 +14,7 @@ from felix.dataplane.interfaces import WorkloadInterfaces
 from felix.dataplane.loop import Check, Dataplane, Observer
 from felix.dataplane.routes import RouteProgrammer
 from felix.dataplane.wireguard import KeyKnown
+from felix.dataplane.workload_links import WorkloadLinks
 from felix.desired import EncapsulationUpdate, IPVersion, Message
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
@@ -29,6 +30,7 @@ from integration.node.felix.settings import (
     rule_settings,
     uses_nftables,
     with_encapsulation,
+    workload_link_settings,
 )
 from integration.node.felix.tunnels import Tunnels
 
@@ -75,16 +77,18 @@ class Parts:
         self._connections = Connections(log.event)
         self.routes = RouteProgrammer(route_settings(config, node), self._connections.forget, self._apply_at)
         self.interfaces = WorkloadInterfaces(interface_settings(config))
+        self._links = WorkloadLinks(workload_link_settings(config), self.routes.routes_dropped)
         self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
         parts: dict[str, Programmer] = {RULES[version]: one for version, one in self.rules.items()}
-        parts |= {"interfaces": self.interfaces, **self.tunnels.parts, "routes": self.routes}
+        parts |= {"interfaces": self.interfaces, "links": self._links, **self.tunnels.parts, "routes": self.routes}
         checks = {
             RULES[version]: Check(one.filter.check, self._refresh_s(config)) for version, one in self.rules.items()
         }
         checks["routes"] = Check(self.routes.check, config.route_refresh_interval_s)
         checks[ALTERED_ROUTES] = Check(self.routes.put_right, 0)  # as they are told
         checks["interfaces"] = Check(self.interfaces.check, config.interface_refresh_interval_s)
+        checks["links"] = Check(self._links.check, config.interface_refresh_interval_s)
         tunnel_checks = self.tunnels.checks()
         self._tunnel_checks = tuple(tunnel_checks)
         self.plane = Dataplane(parts, checks | tunnel_checks, observer)
@@ -94,6 +98,7 @@ class Parts:
             *self.tunnels.listeners,
             self.routes,
             self.interfaces,
+            self._links,
             self.kept,
             *listeners,
             self,
@@ -124,6 +129,7 @@ class Parts:
             self._nft_monitor.close()
         self.routes.close()
         self._connections.close()
+        self._links.close()
         self.tunnels.close()
         for one in self.rules.values():
             close = getattr(one.filter, "close", None)
@@ -151,8 +157,10 @@ class Parts:
             self.plane.set_interval(name, config.route_refresh_interval_s)
         self.routes.reconfigure(route_settings(config, self._node))
         self.interfaces.reconfigure(interface_settings(config))
+        self._links.reconfigure(workload_link_settings(config))
         self.plane.set_interval("routes", config.route_refresh_interval_s)
-        self.plane.set_interval("interfaces", config.interface_refresh_interval_s)
+        for name in ("interfaces", "links"):
+            self.plane.set_interval(name, config.interface_refresh_interval_s)
         self.plane.wake()
 
     def _apply_at(self, at: float) -> None:

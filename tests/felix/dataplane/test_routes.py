@@ -152,6 +152,16 @@ def test_routes_come_back_after_the_link_was_down_although_the_kernel_said_nothi
     assert "dev cali1" in node.route("fd65::1")
 
 
+def test_routes_come_back_when_the_last_address_of_their_link_went(node: RouteNode) -> None:
+    """The kernel then drops all IPv4 routes of the link, and does not say so either."""
+    node.namespace.ip("address add 10.8.0.1/24 dev cali1")
+    node.apply([WorkloadUpdate(pod(1))])
+    node.namespace.ip("address delete 10.8.0.1/24 dev cali1")
+    assert node.route("10.65.0.1") == ""
+    assert node.apply() == []
+    assert "dev cali1" in node.route("10.65.0.1")
+
+
 def test_an_interface_that_is_renamed_is_another_one(node: RouteNode) -> None:
     node.apply([WorkloadUpdate(pod(1)), WorkloadUpdate(pod(3))])
     node.namespace.ip("link set cali1 down")
