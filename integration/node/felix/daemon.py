@@ -197,6 +197,7 @@ class FelixDaemon:
     async def _after_first_apply(self) -> None:
         assert self._parts is not None
         await self._parts.plane.is_applied.wait()
+        await self._parts.remove_other_renderer()
         self._files.in_sync()
         if self._reporter is not None:
             self._reporter.in_sync()

@@ -136,6 +136,18 @@ class Parts:
             if close is not None:
                 close()
 
+    async def remove_other_renderer(self) -> None:
+        """After the first apply: what a Felix with the other setting had written would go on deciding beside ours."""
+        for version in self.rules:
+            try:
+                other = make_filter(version, self._config, self._log, is_other=True)
+            except OSError:
+                continue  # its programs are not here, and so neither are its rules
+            try:
+                await other.remove_everything()
+            except Exception as error:  # its own errors, of either kind; ours are in force whatever is left
+                self._log.event("other_renderer_left", level="warning", version=version, error=str(error))
+
     def take(self, messages: list[Message]) -> None:
         for message in messages:
             if isinstance(message, EncapsulationUpdate) and message != self._pools:
@@ -190,8 +202,9 @@ class Parts:
                 self.plane.check_soon(RULES[version])
 
 
-def make_filter(version: IPVersion, config: FelixConfig, log: EventSink) -> PacketFilter:
-    if uses_nftables(config):
+def make_filter(version: IPVersion, config: FelixConfig, log: EventSink, *, is_other: bool = False) -> PacketFilter:
+    """The configured one, or the other. Raises OSError if its programs are missing."""
+    if uses_nftables(config) is not is_other:
         return NftablesFilter(version, guard=guard(config.interface_prefixes))
     from felix.kernel.iptables import IptablesFilter
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +200,45 @@ def test_a_datastore_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
             assert node.rules() == ""
 
     asyncio.run(scenario())
+
+
+def test_a_change_of_the_renderer_leaves_nothing_of_the_former(tmp_path: Path) -> None:
+    """The flow that is allowed goes on, what is denied stays so, and only one packet filter decides in the end."""
+
+    async def scenario() -> None:
+        async with local_store(tmp_path) as store, felix_node(tmp_path) as node:
+            await put(store, ALLOW_A)
+            echo = Echo(node, PARTIES["b"], 80)
+            node.start(NFTABLESMODE="Disabled")
+            await node.ready()
+            stream = Stream(node, "a", "b", 80)
+            running = asyncio.create_task(stream.run())
+            for mode, ours, theirs in (
+                ("Enabled", has_nftables, has_iptables),
+                ("Disabled", has_iptables, has_nftables),
+            ):
+                assert node.stop() == 0
+                node.start(NFTABLESMODE=mode)
+                await node.ready()
+                await until(partial(is_rid_of, theirs, node), f"the former renderer's rules are gone, mode {mode}")
+                assert ours(node)
+                assert await connects(node, "a", "b", 80)
+                assert not await connects(node, "c", "b", 80)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            assert stream.broke is None
+            echo.close()
+
+    asyncio.run(scenario())
+
+
+def is_rid_of(has: Callable[[FelixNode], bool], node: FelixNode) -> bool:
+    return not has(node)
+
+
+def has_nftables(node: FelixNode) -> bool:
+    return "table ip calico" in node.host.command("nft", "list", "tables")
+
+
+def has_iptables(node: FelixNode) -> bool:
+    return "cali-" in node.host.command("iptables-nft-save") or "cali40" in node.host.command("ipset", "list", "-name")
