@@ -21,6 +21,7 @@ from felix.dataplane.wanted_routes import (
 from felix.desired import Message
 from felix.kernel.routes import KernelRoutes, what
 from felix.ports import Failure
+from felix.sync.fights import Fights
 from felix.sync.routes import KernelRoute, Ownership, RouteBook, RouteClass, Step
 
 __all__ = ["RouteProgrammer", "RouteSettings"]
@@ -117,6 +118,8 @@ class RouteProgrammer:
         self._interfaces = Interfaces()
         self.forgetting = Forgetting(forget_connections)
         self._clock, self._apply_at = clock, apply_at
+        self._read_at = 0.0  # when the table is to be read: at once
+        self._fights = Fights()
         self._appeared: set[int] = set()
         self._gone: set[int] = set()  # or renamed: that is told next
         self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
@@ -138,7 +141,7 @@ class RouteProgrammer:
     def _set(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._must_read = True
+        self._read_at = 0.0
         self._book.judge_anew()
         self._workloads.everything_changed()
         self._cluster.everything_changed()
@@ -160,18 +163,24 @@ class RouteProgrammer:
         """By the kernel, from this link, perhaps."""
         self._book.interface_changed(self._interfaces.name(index), index)
 
-    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> bool:
-        """Somebody else's doing. Whether it is to be put right: `put_right` does it."""
+    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> float | None:
+        """Somebody else's doing. When it is to be put right, by `put_right`, if at all: who does it again and again waits."""
         if is_gone:
-            return self._book.was_deleted(route)
-        is_ours = self._ownership.is_ours(route.protocol, self._interfaces.name(route.interface_index))
-        needed = self._book.was_put(route, is_replacement=is_replacement, is_ours=is_ours)
-        self._must_read = self._must_read or needed == "read"
-        return bool(needed)
+            needed: Literal["", "write", "read"] = "write" if self._book.was_deleted(route) else ""
+        else:
+            is_ours = self._ownership.is_ours(route.protocol, self._interfaces.name(route.interface_index))
+            needed = self._book.was_put(route, is_replacement=is_replacement, is_ours=is_ours)
+        if not needed:
+            return None
+        at = self._fights.hold_until(route.destination, self._clock())
+        self._book.hold(route.destination, at)
+        if needed == "read":
+            self._read_at = min(self._read_at, at)
+        return at
 
     def routes_lost(self) -> None:
         """Nobody knows what others did."""
-        self._must_read = True
+        self._read_at = 0.0
 
     async def apply(self, now: float) -> list[Failure]:
         return [] if self._settings.is_disabled else (await self._make_it_so(now))[1]
@@ -185,7 +194,7 @@ class RouteProgrammer:
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""
-        self._must_read = True
+        self._read_at = 0.0
         return await self.put_right()
 
     async def _make_it_so(self, now: float) -> tuple[list[str], list[Failure]]:
@@ -194,7 +203,7 @@ class RouteProgrammer:
         self._workloads.pass_on(book, self._settings)
         self._cluster.pass_on(book, self._settings, known.holder)
         self._note_interfaces(now)
-        if self._must_read:
+        if self._read_at <= now:
             try:
                 await self._read()
             except OSError as error:
@@ -221,7 +230,7 @@ class RouteProgrammer:
         self._appeared.clear()
 
     async def _read(self) -> None:
-        self._must_read = False
+        self._read_at = float("inf")
         self._book.begin_reading()
         try:
             there = await self._kernel.read(
@@ -229,7 +238,7 @@ class RouteProgrammer:
                 lambda protocol, index: self._ownership.is_ours(protocol, self._interfaces.name(index)),
             )
         except OSError:
-            self._must_read = True
+            self._read_at = 0.0
             raise
         self._book.read(there)
 
@@ -239,7 +248,7 @@ class RouteProgrammer:
             failures = await self._kernel.write(step.puts, step.deletes, up)
         except OSError as error:  # what came of it is not known
             self._book.wrote(Step(looked_at=step.looked_at), up, step.looked_at)
-            self._must_read = True
+            self._read_at = 0.0
             return [Failure(TABLE, error.strerror or str(error))]
         refused = {one.what for one in failures}
         failed = {one for one in step.looked_at if what(one) in refused} if refused else set()

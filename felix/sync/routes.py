@@ -116,6 +116,7 @@ class RouteBook:
         self._altered: set[str] = set()  # by others
         self._appeared: dict[int, float] = {}  # interface index → when
         self._spared: dict[str, float] = {}  # destination → until when nothing of it is removed
+        self._held: dict[str, float] = {}  # destination → until when nothing of it is written
 
     # --- what is wanted
 
@@ -238,21 +239,31 @@ class RouteBook:
 
     # --- from one to the other
 
+    def hold(self, destination: str, until: float) -> None:
+        """Somebody fights us over it: let it be for a while."""
+        self._held[destination] = until
+
     def look_again_at(self) -> float | None:
-        return min(self._spared.values(), default=None)
+        return min((*self._spared.values(), *self._held.values()), default=None)
 
     def due(self, now: float) -> set[str]:
         """Destinations that the next step is about."""
-        return self._dirty | {destination for destination, at in self._spared.items() if at <= now}
+        found = self._dirty | {destination for destination, at in self._spared.items() if at <= now}
+        if self._held:
+            self._held = {destination: at for destination, at in self._held.items() if at > now}
+            found -= self._held.keys()
+        return found
 
     def step(
         self, up: Mapping[str, int], ownership: Ownership, interface_name: Callable[[int], str], now: float
     ) -> Step:
         """From what is there to what is wanted. `up`: name → index of the interfaces that are up. `wrote` must follow."""
+        due = self.due(now)
         step = Step(
-            looked_at=frozenset(self.due(now)), altered=frozenset(self._altered), doubtful=frozenset(self._doubtful)
+            looked_at=frozenset(due), altered=frozenset(self._altered & due), doubtful=frozenset(self._doubtful & due)
         )
-        self._dirty, self._doubtful, self._altered = set(), set(), set()  # what comes while it is written is due again
+        for marked in (self._dirty, self._doubtful, self._altered):
+            marked.difference_update(due)  # what comes while it is written is due again
         for destination in step.looked_at:
             self._spared.pop(destination, None)
             want = self.wanted.get(destination)

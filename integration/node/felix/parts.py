@@ -185,8 +185,9 @@ class Parts:
         self.plane.wake()
 
     def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> None:
-        if self.routes.route_changed(route, is_gone=is_gone, is_replacement=is_replacement):
-            self.plane.check_soon(ALTERED_ROUTES)
+        at = self.routes.route_changed(route, is_gone=is_gone, is_replacement=is_replacement)
+        if at is not None:
+            asyncio.get_running_loop().call_at(at, self.plane.check_soon, ALTERED_ROUTES)
 
     def routes_lost(self) -> None:
         self.routes.routes_lost()

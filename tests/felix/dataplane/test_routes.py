@@ -374,6 +374,24 @@ def test_a_route_that_is_deleted_while_others_are_written_comes_back(node: Route
     assert "dev cali1" in node.route("10.65.0.1")
 
 
+def test_a_route_that_is_deleted_again_and_again_is_left_so_for_a_moment(node: RouteNode) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    gone = kernel_route("10.65.0.1/32", node.namespace.ifindex("cali1"))
+    due = []
+    for _ in range(3):
+        node.namespace.ip("route del 10.65.0.1")
+        at = node.routes.route_changed(gone, is_gone=True, is_replacement=False)
+        assert at is not None
+        due.append(at - node.now)
+        if at > node.now:
+            assert put_right(node) == []
+            assert node.route("10.65.0.1") == ""
+            node.now = at
+        assert put_right(node) == ["route 10.65.0.1/32 was missing or altered"]
+        assert "dev cali1" in node.route("10.65.0.1")
+    assert due[0] == 0 < due[1] < due[2]
+
+
 def test_a_table_that_cannot_be_read_is_a_failure_and_read_again(
     node: RouteNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
