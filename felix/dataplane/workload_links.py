@@ -100,9 +100,13 @@ class WorkloadLinks:
             self._must_read = True
             return [], [Failure("workloads' links", error.strerror or str(error))]
         self._is_stale = bool(refused)
-        return sorted(f"{one} was missing" for one in puts & before), list(refused.values())
+        names = {index: name for name, index in self._up.items()}
+        failures = [
+            Failure(f"interface {names.get(one.index, '?')} {one}", failure) for one, failure in refused.items()
+        ]
+        return sorted(f"{one} was missing" for one in puts & before), failures
 
-    def _write(self) -> tuple[set[Item], dict[Item, Failure]]:
+    def _write(self) -> tuple[set[Item], dict[Item, str]]:
         """What had to be put, and what of it all was refused."""
         wanted = {one for interface, id in self._claims.owners.items() for one in self._wanted(interface, id)}
         if self._must_read:

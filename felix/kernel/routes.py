@@ -119,14 +119,14 @@ class KernelRoutes:
         for at in range(0, len(puts), BATCH):
             if at:
                 await asyncio.sleep(0)
-            some = puts[at : at + BATCH]
-            vias = [via_of(route, up) for route in some]
-            failures += self._send(
-                [
-                    (route.destination, encoders.setdefault(via, RouteEncoder(via)), True)
-                    for route, via in zip(some, vias, strict=True)
-                ]
-            )
+            requests = []
+            for route in puts[at : at + BATCH]:
+                via = via_of(route, up)
+                encoder = encoders.get(via)
+                if encoder is None:
+                    encoder = encoders[via] = RouteEncoder(via)
+                requests.append((route.destination, encoder, True))
+            failures += self._send(requests)
         unwritten = {failure.what for failure in failures}
         deletes = [one for one in deletes if what(one.destination) not in unwritten]
         for at in range(0, len(deletes), BATCH):

@@ -20,7 +20,6 @@ from felix.kernel.neighbours import (
 )
 from felix.kernel.netlink import attributes
 from felix.kernel.sockets import RequestSocket, steadily
-from felix.ports import Failure
 from felix.sync.devices import Neighbour
 from felix.sync.routes import FELIX_PROTOCOL
 
@@ -90,9 +89,12 @@ class KernelWorkloadLinks:
                 if _protocol(data, start + _NEIGHBOUR_OCTETS, end, NDA_PROTOCOL) == FELIX_PROTOCOL:
                     yield LinkNeighbour(read[0], *read[1])
 
-    def write(self, puts: Iterable[Item], deletes: Iterable[Item]) -> dict[Item, Failure]:
-        """A put takes the place of what is there for the address; a link that is gone takes everything along. Raises OSError."""
-        failures: dict[Item, Failure] = {}
+    def write(self, puts: Iterable[Item], deletes: Iterable[Item]) -> dict[Item, str]:
+        """A put takes the place of what is there for the address; a link that is gone takes everything along.
+
+        What was refused, and why. Raises OSError.
+        """
+        refused: dict[Item, str] = {}
         new = list(puts)
         replaced = {(type(one), one.index, one.address) for one in new}
         gone = [one for one in deletes if (type(one), one.index, one.address) not in replaced]
@@ -104,8 +106,8 @@ class KernelWorkloadLinks:
                 one = items[at]
                 if error.code == errno.EEXIST or (makers is _delete and error.code in _GONE):
                     continue
-                failures[one] = Failure(str(one), str(error))
-        return failures
+                refused[one] = str(error)
+        return refused
 
 
 def _put(sequence: int, one: Item) -> bytes:

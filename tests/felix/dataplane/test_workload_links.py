@@ -191,7 +191,7 @@ def test_others_neighbours_stay_and_a_permanent_one_in_the_way_is_replaced(node:
 def test_what_the_kernel_refuses_is_told_and_tried_again(node: LinkNode) -> None:
     node.namespace.sysctl("net.ipv6.conf.cali1.disable_ipv6=1")
     failures = node.apply([PEERING, WorkloadUpdate(pod(1, bgp_peer="tor"))])
-    assert [one.what for one in failures] == ["address fd00::9:1"]
+    assert [one.what for one in failures] == ["interface cali1 address fd00::9:1"]
     assert node.addresses("cali1") == {"169.254.9.1/32"}
     node.namespace.sysctl("net.ipv6.conf.cali1.disable_ipv6=0")
     assert node.apply() == []
