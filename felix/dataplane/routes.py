@@ -75,8 +75,8 @@ class Interfaces:
 
 
 class Forgetting:
-    """Connections of addresses that have moved away, forgotten beside everything else: a pod that goes costs several
-    processes' start, and policy of others must not wait for that. The next pod's route to the address must."""
+    """Connections of addresses that have moved away, forgotten beside everything else: that may mean to read hundreds of
+    thousands, and policy of others must not wait for it. The next pod's route to the address must."""
 
     def __init__(self, forget: Forget) -> None:
         self._forget = forget
@@ -120,6 +120,7 @@ class RouteProgrammer:
         self._clock, self._apply_at = clock, apply_at
         self._read_at = 0.0  # when the table is to be read: at once
         self._fights = Fights()
+        self._has_wishes = False  # before the first apply what is there is a former process', and stays
         self._appeared: set[int] = set()
         self._gone: set[int] = set()  # or renamed: that is told next
         self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
@@ -183,11 +184,19 @@ class RouteProgrammer:
         self._read_at = 0.0
 
     async def apply(self, now: float) -> list[Failure]:
-        return [] if self._settings.is_disabled else (await self._make_it_so(now))[1]
+        if self._settings.is_disabled:
+            return []
+        self._workloads.pass_on(self._book, self._settings)
+        self._cluster.pass_on(self._book, self._settings, self._interfaces.holder)
+        self._has_wishes = True
+        return (await self._make_it_so(now))[1]
 
     async def put_right(self) -> list[str]:
-        """What others are known to have altered. What could not be done is said too, and left to `apply`."""
-        if self._settings.is_disabled:
+        """What others are known to have altered. What could not be done is said too, and left to `apply`.
+
+        New wishes are left to it as well: it comes after the packet filter's.
+        """
+        if self._settings.is_disabled or not self._has_wishes:
             return []
         found, failures = await self._make_it_so(self._clock())
         return found or [f"{one.what}: {one.reason}" for one in failures]
@@ -200,8 +209,6 @@ class RouteProgrammer:
     async def _make_it_so(self, now: float) -> tuple[list[str], list[Failure]]:
         """What was otherwise than we had left it, and what the kernel refused."""
         book, known = self._book, self._interfaces
-        self._workloads.pass_on(book, self._settings)
-        self._cluster.pass_on(book, self._settings, known.holder)
         self._note_interfaces(now)
         if self._read_at <= now:
             try:

@@ -471,6 +471,24 @@ def test_switched_off_nothing_is_touched(node: RouteNode) -> None:
     assert node.route("10.9.0.0/16") != ""
 
 
+def test_a_check_writes_nothing_that_no_apply_has_written_and_removes_nothing_before_the_first(node: RouteNode) -> None:
+    """A route to a new pod must not come before the pod's rules, and a check comes before the rules' apply."""
+    node.apply([WorkloadUpdate(pod(1)), block("10.66.0.0/26")])
+    node.begin()
+    node.tell([WorkloadUpdate(pod(1)), WorkloadUpdate(pod(2)), block("10.66.0.0/26")])
+    node.now += GRACE_S
+    assert node.check() == []
+    assert put_right(node) == []
+    assert node.pods() == ["10.65.0.1 dev cali1 scope link metric 1024"]
+    assert node.apply() == []
+    node.tell([WorkloadRemove(pod(2).id), WorkloadUpdate(pod(3, "cali2"))])
+    assert node.check() == []
+    assert node.route("10.65.0.3") == ""
+    assert node.apply() == []
+    assert "dev cali2" in node.route("10.65.0.3")
+    assert node.route("10.66.0.0/26") != ""
+
+
 def test_what_the_kernel_refuses_is_told_and_harms_no_other(node: RouteNode) -> None:
     node.begin(sources=("198.51.100.1", ""))
     failures = node.apply([WorkloadUpdate(pod(1)), block("10.66.0.0/26")])
