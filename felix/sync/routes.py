@@ -184,17 +184,17 @@ class RouteBook:
     def was_put(self, one: KernelRoute, *, is_replacement: bool, is_ours: bool) -> Literal["", "write", "read"]:
         """Somebody else has written it. What is to be done about it: nothing, a step, or a reading and a step.
 
-        What it replaced the kernel does not say, nor which of several would be replaced by ours.
+        What it replaced the kernel does not say, nor which of several of one metric ours would replace.
         """
         if is_replacement and self.doubt(one.destination):
             return "read"
         if one.destination not in self.wanted and not is_ours:
             return ""
-        is_only = one.destination not in self._there
+        is_clear = all(other.metric != one.metric for other in self._there.get(one.destination, ()))
         self._keep(one)
         self._dirty.add(one.destination)
         self._altered.add(one.destination)
-        return "write" if is_only else "read"
+        return "write" if is_clear else "read"
 
     def was_deleted(self, one: KernelRoute) -> bool:
         """By somebody else. Whether it matters to us."""
