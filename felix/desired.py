@@ -414,6 +414,14 @@ class ServiceCIDRsUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkloadPeeringUpdate:
+    """BGPConfiguration's addresses at which workloads that peer with their node find it; without length, empty if none."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceUpdate:
     """For Dikastes, as the next."""
 
@@ -469,6 +477,7 @@ Message: TypeAlias = (
     | WireguardUpdate
     | WireguardRemove
     | ServiceCIDRsUpdate
+    | WorkloadPeeringUpdate
     | NamespaceUpdate
     | NamespaceRemove
     | ServiceAccountUpdate

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from felix.calc.addresses import read_net
+from felix.calc.addresses import read_address, read_net
 from felix.calc.reading import Json, part, parts, required, text
 from felix.calc.selectors import read_selector
 from felix.config_layers import parameters_of
-from felix.desired import ConfigUpdate, ServiceCIDRsUpdate
+from felix.desired import ConfigUpdate, IPVersion, ServiceCIDRsUpdate, WorkloadPeeringUpdate
 from integration.resources.keys import Key
 from integration.resources.selector import Selector
 
@@ -72,9 +72,24 @@ def config_update(
     )
 
 
-def read_service_cidrs(_: Key, value: Json) -> ServiceCIDRsUpdate:
+class BgpConfiguration(NamedTuple):
+    """What of it concerns the dataplane."""
+
+    cidrs: ServiceCIDRsUpdate = ServiceCIDRsUpdate()
+    peering: WorkloadPeeringUpdate = WorkloadPeeringUpdate()
+
+
+def read_bgp_configuration(_: Key, value: Json) -> BgpConfiguration:
     spec = part(value, "spec", "")
-    return ServiceCIDRsUpdate(*(cidrs(spec, f"service{kind}IPs") for kind in ("Cluster", "External", "LoadBalancer")))
+    return BgpConfiguration(
+        ServiceCIDRsUpdate(*(cidrs(spec, f"service{kind}IPs") for kind in ("Cluster", "External", "LoadBalancer"))),
+        WorkloadPeeringUpdate(peering_address(spec, 4), peering_address(spec, 6)),
+    )
+
+
+def peering_address(spec: Json, version: IPVersion) -> str:
+    field = f"localWorkloadPeeringIPV{version}"
+    return read_address(text(spec, field, "spec."), f"spec.{field}", version)
 
 
 def cidrs(spec: Json, field: str) -> tuple[str, ...]:

@@ -42,7 +42,6 @@ from felix.desired import (
     PoolUpdate,
     ServiceAccountRemove,
     ServiceAccountUpdate,
-    ServiceCIDRsUpdate,
     VTEPRemove,
     VTEPUpdate,
     WireguardPeer,
@@ -115,7 +114,7 @@ class CalculationGraph:
         )
         self._told_config: ConfigUpdate | None = None
         self._told_encapsulation: EncapsulationUpdate | None = None
-        self._told_cidrs = ServiceCIDRsUpdate()
+        self._told_bgp = configuration.BgpConfiguration()
         # Kinds in the order in which a flush takes them: what labels and addresses there are, before who asks for them.
         self._kinds: dict[str, tuple[Reader, Step]] = {
             "Profile": (policies.read_profile, self._set_profile),
@@ -131,7 +130,7 @@ class CalculationGraph:
             "IPAMBlock": (pools.read_block, self._set_block),
             "FelixConfiguration": (configuration.read_layer, nothing),
             "ClusterInformation": (configuration.cluster_parameters, nothing),
-            "BGPConfiguration": (configuration.read_service_cidrs, nothing),
+            "BGPConfiguration": (configuration.read_bgp_configuration, nothing),
             "BGPPeer": (configuration.read_local_peer, self._workloads_concerned),
             "LiveMigration": (migrations.read_migration, self._workloads_concerned),
         }
@@ -363,10 +362,10 @@ class CalculationGraph:
         if config != self._told_config:
             self._told_config = config
             self._out.append(config)
-        cidrs = self._current["BGPConfiguration"].get(Key("BGPConfiguration", "default"), ServiceCIDRsUpdate())
-        if cidrs != self._told_cidrs:
-            self._told_cidrs = cidrs
-            self._out.append(cidrs)
+        unsaid = configuration.BgpConfiguration()
+        bgp = self._current["BGPConfiguration"].get(Key("BGPConfiguration", "default"), unsaid)
+        self._out += [new for new, told in zip(bgp, self._told_bgp, strict=True) if new != told]
+        self._told_bgp = bgp
         records = self._current["IPPool"].values()
         encapsulation = EncapsulationUpdate(
             any(record.type == "ipip" for record in records),

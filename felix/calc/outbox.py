@@ -18,7 +18,7 @@ ORDER: tuple[type[Message], ...] = (
     d.WorkloadRemove, d.HostEndpointRemove, d.ProfileRemove, d.PolicyRemove, d.IPSetRemove,
     d.RouteRemove, d.VTEPRemove, d.VTEPUpdate, d.RouteUpdate,
     d.HostRemove, d.HostUpdate, d.PoolRemove, d.PoolUpdate, d.WireguardRemove, d.WireguardUpdate,
-    d.EncapsulationUpdate, d.ServiceCIDRsUpdate,
+    d.EncapsulationUpdate, d.ServiceCIDRsUpdate, d.WorkloadPeeringUpdate,
     d.NamespaceRemove, d.NamespaceUpdate, d.ServiceAccountRemove, d.ServiceAccountUpdate,
     d.InSync,
 )  # fmt: skip

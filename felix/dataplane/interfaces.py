@@ -76,14 +76,18 @@ class WorkloadInterfaces:
     async def check(self) -> list[str]:
         """Somebody (systemd-networkd, an administrator) may have set them otherwise."""
         found = []
+        if self._is_host_done and (wrong := self._wrong(self._of_host())):
+            found.append(f"host: {', '.join(wrong)}")
+            self._is_host_done = False
         for interface in [one for one in self._done if one in self._up]:
             wanted = self._of_workload(interface, self._done[interface][1])
-            if wrong := [
-                path for path, (value, is_needed) in wanted.items() if is_needed and self._read(path) != value
-            ]:
+            if wrong := self._wrong(wanted):
                 found.append(f"interface {interface}: {', '.join(wrong)}")
                 del self._done[interface]
         return found
+
+    def _wrong(self, wanted: Mapping[str, tuple[str, bool]]) -> list[str]:
+        return [path for path, (value, is_needed) in wanted.items() if is_needed and self._read(path) != value]
 
     def _of_host(self) -> dict[str, tuple[str, bool]]:
         wanted = {"netfilter/nf_conntrack_acct": ("1", False)}

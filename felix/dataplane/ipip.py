@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from felix.dataplane.tunnel import Tunnel
 from felix.desired import Host, HostRemove, HostUpdate, Message
 from felix.kernel.tunnels import KernelDevices, Made
-from felix.ports import Failure
 from felix.sync.devices import WantedDevice
 
 DEVICE = "tunl0"
@@ -22,21 +22,20 @@ class IpipSettings:
     mtu: int = 0
 
 
-class IpipTunnel:
+class IpipTunnel(Tunnel[IpipSettings]):
     """A Programmer and an InterfaceListener. The kernel's `tunl0` cannot be deleted: switched off it loses its address."""
 
     def __init__(self, settings: IpipSettings) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._kernel = KernelDevices()
         self._own: Host | None = None
-        self._is_stale = True
+
+    @property
+    def device(self) -> str:
+        return DEVICE
 
     def close(self) -> None:
         self._kernel.close()
-
-    def reconfigure(self, settings: IpipSettings) -> None:
-        self._is_stale = self._is_stale or settings != self._settings
-        self._settings = settings
 
     def on_message(self, message: Message) -> None:
         match message:
@@ -50,24 +49,6 @@ class IpipTunnel:
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
     ) -> None:
         self._is_stale = self._is_stale or name == DEVICE
-
-    async def apply(self, now: float) -> list[Failure]:
-        if not self._is_stale:
-            return []
-        made = self._make()
-        self._is_stale = bool(made.failures)
-        return made.failures
-
-    async def check(self) -> list[str]:
-        made = self._make()
-        self._is_stale = self._is_stale or bool(made.failures)
-        return [*made.changes, *(f"{one.what}: {one.reason}" for one in made.failures)]
-
-    def _make(self) -> Made:
-        try:
-            return self._make_it_so()
-        except OSError as error:
-            return Made(failures=[Failure(f"device {DEVICE}", error.strerror or str(error))])
 
     def _make_it_so(self) -> Made:
         if not self._settings.is_on:

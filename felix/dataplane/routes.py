@@ -8,172 +8,28 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from felix.claims import Claims
 from felix.dataplane.holders import Holders
-from felix.desired import (
-    VTEP,
-    Host,
-    HostRemove,
-    HostUpdate,
-    Message,
-    Route,
-    RouteRemove,
-    RouteUpdate,
-    VTEPRemove,
-    VTEPUpdate,
-    WorkloadEndpoint,
-    WorkloadId,
-    WorkloadRemove,
-    WorkloadUpdate,
+from felix.dataplane.wanted_routes import (
+    IPIP_DEVICE,
+    VXLAN_DEVICE,
+    VXLAN_V6_DEVICE,
+    ClusterRoutes,
+    RouteSettings,
+    WorkloadRoutes,
+    is_single,
 )
-from felix.kernel.routes import KernelRoutes
+from felix.desired import Message
+from felix.kernel.routes import KernelRoutes, what
 from felix.ports import Failure
-from felix.sync.routes import FELIX_PROTOCOL, KernelRoute, Ownership, RouteBook, RouteClass, Step, WantedRoute
+from felix.sync.fights import Fights
+from felix.sync.routes import KernelRoute, Ownership, RouteBook, RouteClass, Step
 
-VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE = "vxlan.calico", "vxlan-v6.calico", "tunl0"
+__all__ = ["RouteProgrammer", "RouteSettings"]
+
 TUNNELS = frozenset((VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE))
+TABLE = "routes"
 State = Literal["up", "down", "gone"]
 Forget = Callable[[str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class RouteSettings:
-    """`programs`: whose pools' cluster routes are ours to write; the BGP speaker writes the others'."""
-
-    node: str
-    prefixes: tuple[str, ...] = ("cali",)
-    device_protocol: int = 3
-    metrics: tuple[int, int] = (1024, 1024)  # IPv4, IPv6
-    elevated_metrics: tuple[int, int] = (512, 512)
-    sources: tuple[str, str] = ("", "")
-    removes_external: bool = True
-    programs: frozenset[str] = frozenset({"vxlan", "ipip"})
-    is_disabled: bool = False
-
-
-class WorkloadRoutes:
-    """A route to each address of each local workload."""
-
-    def __init__(self) -> None:
-        self._claims = Claims()
-        self._workloads: dict[WorkloadId, WorkloadEndpoint] = {}
-
-    def on_message(self, message: Message) -> bool:
-        """Whether it may matter."""
-        match message:
-            case WorkloadUpdate(endpoint):
-                self._workloads[endpoint.id] = endpoint
-                self._claims.claim(endpoint.id, endpoint.interface)
-            case WorkloadRemove(id):
-                self._workloads.pop(id, None)
-                self._claims.forget(id)
-            case _:
-                return False
-        return True
-
-    def wanted(self, settings: RouteSettings) -> list[WantedRoute]:
-        found = []
-        for interface, id in self._claims.owners.items():
-            endpoint = self._workloads[id]
-            if not endpoint.is_up or endpoint.live_migration == "target":
-                continue
-            metrics = settings.elevated_metrics if endpoint.live_migration == "live" else settings.metrics
-            externals = [f"{ext}/{128 if ':' in ext else 32}" for _, ext in endpoint.nats]
-            for destination in (*endpoint.ipv4_nets, *endpoint.ipv6_nets, *externals):
-                is_six = ":" in destination
-                found.append(
-                    WantedRoute(
-                        destination, RouteClass.LOCAL_WORKLOAD, interface, protocol=settings.device_protocol,
-                        metric=metrics[is_six], source=settings.sources[is_six],
-                    )
-                )  # fmt: skip
-        return found
-
-
-class ClusterRoutes:
-    """How other nodes' blocks are reached, and blackholes for what of our own blocks nobody has."""
-
-    def __init__(self) -> None:
-        self._routes: dict[str, Route] = {}
-        self._hosts: dict[str, Host] = {}
-        self._vteps: dict[str, VTEP] = {}
-        self._wanted: dict[str, WantedRoute] = {}
-        self._settings: RouteSettings | None = None  # with which, and with which parents, `_wanted` was made
-        self._parents: list[str] = []
-        self._changed: set[str] = set()
-        self._is_all_stale = True
-
-    def on_message(self, message: Message) -> bool:
-        match message:
-            case RouteUpdate(route):
-                self._routes[route.destination] = route
-                self._changed.add(route.destination)
-                return True
-            case RouteRemove(destination):
-                self._routes.pop(destination, None)
-                self._changed.add(destination)
-                return True
-            case HostUpdate(host):
-                self._hosts[host.name] = host
-            case HostRemove(name):
-                self._hosts.pop(name, None)
-            case VTEPUpdate(vtep):
-                self._vteps[vtep.node] = vtep
-            case VTEPRemove(node):
-                self._vteps.pop(node, None)
-            case _:
-                return False
-        self._is_all_stale = True
-        return True
-
-    def wanted(self, settings: RouteSettings, parent_of: Callable[[str], str]) -> Iterable[WantedRoute]:
-        """`parent_of` is the interface that has an address. Each pod is a route: only what changed is made anew."""
-        own = self._hosts.get(settings.node)
-        addresses = ("", "") if own is None else (own.ipv4, own.ipv6)
-        parents = [parent_of(address) if address else "" for address in addresses]
-        if self._is_all_stale or (settings, parents) != (self._settings, self._parents):
-            self._wanted.clear()
-            self._changed = set(self._routes)
-        self._settings, self._parents, self._is_all_stale = settings, parents, False
-        for destination in self._changed:
-            route = self._routes.get(destination)
-            made = self._made(route) if route is not None else None
-            if made is None:
-                self._wanted.pop(destination, None)
-            else:
-                self._wanted[destination] = made
-        self._changed = set()
-        return self._wanted.values()
-
-    def _made(self, route: Route) -> WantedRoute | None:
-        assert self._settings is not None
-        if not route.type.is_workload or route.pool not in self._settings.programs:
-            return None
-        if route.type.is_remote and route.node_ip:
-            is_six = ":" in route.destination
-            return self._remote(route, self._parents[is_six], is_six)
-        if route.type.is_local and not is_single(route.destination):
-            return WantedRoute(route.destination, RouteClass.BLACKHOLE)
-        return None
-
-    def _remote(self, route: Route, parent: str, is_six: bool) -> WantedRoute | None:
-        if route.same_subnet or route.pool == "none":
-            kind = {"vxlan": RouteClass.VXLAN_SAME_SUBNET, "ipip": RouteClass.IPIP_SAME_SUBNET}.get(
-                route.pool, RouteClass.NO_ENCAPSULATION
-            )
-            return WantedRoute(route.destination, kind, parent, route.node_ip) if parent else None
-        if route.pool == "ipip":
-            return WantedRoute(route.destination, RouteClass.IPIP_TUNNEL, IPIP_DEVICE, route.node_ip, is_onlink=True)
-        vtep = self._vteps.get(route.node)
-        gateway = "" if vtep is None else vtep.ipv6 if is_six else vtep.ipv4
-        if not gateway:
-            return None
-        device = VXLAN_V6_DEVICE if is_six else VXLAN_DEVICE
-        return WantedRoute(route.destination, RouteClass.VXLAN_TUNNEL, device, gateway, is_onlink=True)
-
-
-def is_single(destination: str) -> bool:
-    return destination.endswith("/128" if ":" in destination else "/32")
 
 
 @dataclass(slots=True)
@@ -219,8 +75,8 @@ class Interfaces:
 
 
 class Forgetting:
-    """Connections of addresses that have moved away, forgotten beside everything else: a pod that goes costs several
-    processes' start, and policy of others must not wait for that. The next pod's route to the address must."""
+    """Connections of addresses that have moved away, forgotten beside everything else: that may mean to read hundreds of
+    thousands, and policy of others must not wait for it. The next pod's route to the address must."""
 
     def __init__(self, forget: Forget) -> None:
         self._forget = forget
@@ -245,8 +101,8 @@ class Forgetting:
 
 
 class RouteProgrammer:
-    """A Programmer and an InterfaceListener. `forget_connections` is told an address that has moved away or gone,
-    `apply_at` when there is something to do though nothing changes."""
+    """A Programmer, an InterfaceListener and a RouteListener. `forget_connections` is told an address that has moved away
+    or gone, `apply_at` when there is something to do though nothing changes."""
 
     def __init__(
         self,
@@ -261,11 +117,12 @@ class RouteProgrammer:
         self._workloads, self._cluster = WorkloadRoutes(), ClusterRoutes()
         self._interfaces = Interfaces()
         self.forgetting = Forgetting(forget_connections)
-        self._apply_at, self._clock = apply_at, clock
-        # Of thousands of nodes' routes none is looked at when a pod comes or goes.
-        self._are_workloads_stale = self._is_cluster_stale = True
-        self._is_everything_due = True  # other settings may have been in force: routes of another protocol
+        self._clock, self._apply_at = clock, apply_at
+        self._read_at = 0.0  # when the table is to be read: at once
+        self._fights = Fights()
+        self._has_wishes = False  # before the first apply what is there is a former process', and stays
         self._appeared: set[int] = set()
+        self._gone: set[int] = set()  # or renamed: that is told next
         self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
         self.look_again_at: float | None = None
         self._set(settings)
@@ -285,105 +142,145 @@ class RouteProgrammer:
     def _set(self, settings: RouteSettings) -> None:
         self._settings = settings
         self._ownership = Ownership(settings.device_protocol, settings.prefixes, settings.removes_external, TUNNELS)
-        self._is_everything_due = True
-        self._make_stale()
+        self._read_at = 0.0
+        self._book.judge_anew()
+        self._workloads.everything_changed()
+        self._cluster.everything_changed()
 
     def on_message(self, message: Message) -> None:
-        if self._workloads.on_message(message):
-            self._are_workloads_stale = True
-        elif self._cluster.on_message(message):
-            self._is_cluster_stale = True
+        self._workloads.on_message(message)
+        self._cluster.on_message(message)
 
     def interface_changed(self, name: str, state: State, addresses: frozenset[str], ifindex: int) -> None:
         is_new = ifindex not in self._interfaces.names
-        for index in self._interfaces.take(name, state, addresses, ifindex):
-            self._book.interface_gone(index)
-            self._appeared.discard(index)
+        gone = self._interfaces.take(name, state, addresses, ifindex)
+        self._gone.update(gone)
+        self._appeared.difference_update(gone)
         if is_new and state != "gone":
             self._appeared.add(ifindex)
-        self._are_workloads_stale = True
-        self._is_cluster_stale = self._is_cluster_stale or not name.startswith(self._settings.prefixes)
+        self._book.interface_changed(name, ifindex)
+
+    def routes_dropped(self, index: int) -> None:
+        """By the kernel, from this link, perhaps."""
+        self._book.interface_changed(self._interfaces.name(index), index)
+
+    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> float | None:
+        """Somebody else's doing. When it is to be put right, by `put_right`, if at all: who does it again and again waits."""
+        if is_gone:
+            needed: Literal["", "write", "read"] = "write" if self._book.was_deleted(route) else ""
+        else:
+            is_ours = self._ownership.is_ours(route.protocol, self._interfaces.name(route.interface_index))
+            needed = self._book.was_put(route, is_replacement=is_replacement, is_ours=is_ours)
+        if not needed:
+            return None
+        at = self._fights.hold_until(route.destination, self._clock())
+        self._book.hold(route.destination, at)
+        if needed == "read":
+            self._read_at = min(self._read_at, at)
+        return at
+
+    def routes_lost(self) -> None:
+        """Nobody knows what others did."""
+        self._read_at = 0.0
 
     async def apply(self, now: float) -> list[Failure]:
-        is_due = self.look_again_at is not None and self.look_again_at <= now
-        if self._settings.is_disabled or not (self._are_workloads_stale or self._is_cluster_stale or is_due):
+        if self._settings.is_disabled:
             return []
-        try:
-            step = self._next_step(now)
-            await self.forgetting.done(route.destination.partition("/")[0] for route in step.puts)
-            failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
-        except OSError as error:
-            self._make_stale()
-            return [Failure("routes", error.strerror or str(error))]
-        self._are_workloads_stale = self._is_cluster_stale = bool(failures)
-        self._is_everything_due = False
-        self._note_when_to_look(step)
-        self._forget_what_moved(step)
-        return failures
+        self._workloads.pass_on(self._book, self._settings)
+        self._cluster.pass_on(self._book, self._settings, self._interfaces.holder)
+        self._has_wishes = True
+        return (await self._make_it_so(now))[1]
 
-    def _next_step(self, now: float) -> Step:
-        concerns_all = self._want()
-        if self._is_everything_due:
-            return self._step(self._kernel.read(), now)
-        protocol = self._settings.device_protocol
-        if concerns_all or self._is_cluster_stale or protocol == FELIX_PROTOCOL:
-            return self._step(self._kernel.read(FELIX_PROTOCOL) + self._read_devices(), now)
-        return self._step(self._kernel.read(protocol), now, only="workloads")
+    async def put_right(self) -> list[str]:
+        """What others are known to have altered. What could not be done is said too, and left to `apply`.
 
-    def _read_devices(self) -> list[KernelRoute]:
-        protocol = self._settings.device_protocol
-        return self._kernel.read(protocol) if protocol != FELIX_PROTOCOL else []
-
-    def _want(self) -> bool:
-        """Whether a change of what workloads want concerns the cluster's routes."""
-        concerns_all = self._book.want("workloads", self._workloads.wanted(self._settings))
-        if self._is_cluster_stale:
-            self._book.want("cluster", self._cluster.wanted(self._settings, self._interfaces.holder))
-        return concerns_all
-
-    def _step(self, there: list[KernelRoute], now: float, only: str = "") -> Step:
-        for index in self._appeared:
-            self._book.interface_appeared(index, now)
-        self._appeared.clear()
-        known = self._interfaces
-        return self._book.step(there, known.up, self._ownership, known.name, now, only)
-
-    def _forget_what_moved(self, step: Step) -> None:
-        """The kernel drops an interface's routes in silence: what counts is whom an address led to when we last looked."""
-        before, up, book = self._reached, self._interfaces.up, self._book
-        self._reached = {
-            destination: up.get(route.interface, before.get(destination, 0))
-            for destination, route in book.of("workloads").items()
-            if is_single(destination)
-        }
-        moved = {one for one, index in before.items() if index and self._reached.get(one) != index}
-        gone = (one.destination for one in step.deletes)
-        moved |= {one for one in gone if is_single(one) and not book.is_wanted(one)}
-        for destination in moved:
-            self.forgetting.begin(destination.partition("/")[0])
+        New wishes are left to it as well: it comes after the packet filter's.
+        """
+        if self._settings.is_disabled or not self._has_wishes:
+            return []
+        found, failures = await self._make_it_so(self._clock())
+        return found or [f"{one.what}: {one.reason}" for one in failures]
 
     async def check(self) -> list[str]:
         """Everything in the table, others' routes over workloads' interfaces too."""
-        if self._settings.is_disabled:
-            return []
+        self._read_at = 0.0
+        return await self.put_right()
+
+    async def _make_it_so(self, now: float) -> tuple[list[str], list[Failure]]:
+        """What was otherwise than we had left it, and what the kernel refused."""
+        book, known = self._book, self._interfaces
+        self._note_interfaces(now)
+        if self._read_at <= now:
+            try:
+                await self._read()
+            except OSError as error:
+                return [], [Failure(TABLE, error.strerror or str(error))]
+        await self.forgetting.done(destination.partition("/")[0] for destination in book.due(now))
+        step = book.step(known.up, self._ownership, known.name, now)
+        failures = await self._write(step)
+        self._look_again(book.look_again_at())
+        found = [
+            f"route {one.destination} was missing or altered" for one in step.puts if one.destination in step.altered
+        ]
+        found += [f"route {one.destination} was not ours" for one in step.deletes if one.destination in step.altered]
+        return found, failures
+
+    def _note_interfaces(self, now: float) -> None:
+        for index in self._gone:
+            if index in self._interfaces.names:
+                self._book.interface_renamed(index)
+            else:
+                self._book.interface_gone(index)
+        for index in self._appeared:
+            self._book.interface_appeared(index, now)
+        self._gone.clear()
+        self._appeared.clear()
+
+    async def _read(self) -> None:
+        self._read_at = float("inf")
+        self._book.begin_reading()
         try:
-            self._want()
-            step = self._step(self._kernel.read(), self._clock())
-            failures = self._kernel.write(step.puts, step.deletes, self._interfaces.up)
+            there = await self._kernel.read(
+                self._book.wanted,
+                lambda protocol, index: self._ownership.is_ours(protocol, self._interfaces.name(index)),
+            )
         except OSError:
-            self._make_stale()
-            return ["the routes could not be read or written at once"]
-        found = [f"route {one.destination} was missing or altered" for one in step.puts]
-        found += [f"route {one.destination} was not ours" for one in step.deletes]
-        if failures:
-            self._make_stale()
-        self._note_when_to_look(step)
-        return found
+            self._read_at = 0.0
+            raise
+        self._book.read(there)
 
-    def _note_when_to_look(self, step: Step) -> None:
-        self.look_again_at = step.look_again_at
-        if step.look_again_at is not None:
-            self._apply_at(step.look_again_at)
+    async def _write(self, step: Step) -> list[Failure]:
+        up = dict(self._interfaces.up)
+        try:
+            failures = await self._kernel.write(step.puts, step.deletes, up)
+        except OSError as error:  # what came of it is not known
+            self._book.wrote(Step(looked_at=step.looked_at), up, step.looked_at)
+            self._read_at = 0.0
+            return [Failure(TABLE, error.strerror or str(error))]
+        refused = {one.what for one in failures}
+        failed = {one for one in step.looked_at if what(one) in refused} if refused else set()
+        self._book.wrote(step, up, failed)
+        self._forget_what_moved(step)
+        return failures
 
-    def _make_stale(self) -> None:
-        self._are_workloads_stale = self._is_cluster_stale = True
+    def _look_again(self, at: float | None) -> None:
+        self.look_again_at = at
+        if at is not None:
+            self._apply_at(at)
+
+    def _forget_what_moved(self, step: Step) -> None:
+        """The kernel drops an interface's routes in silence: what counts is whom an address led to when we last looked."""
+        moved = {
+            one.destination
+            for one in step.deletes
+            if is_single(one.destination) and one.destination not in self._book.wanted
+        }
+        for destination in step.looked_at:
+            route, before = self._book.wanted.get(destination), self._reached.pop(destination, 0)
+            index = 0
+            if route is not None and route.kind is RouteClass.LOCAL_WORKLOAD and is_single(destination):
+                index = self._reached[destination] = self._interfaces.up.get(route.interface, before)
+            if before and index != before:
+                moved.add(destination)
+        for destination in moved:
+            self.forgetting.begin(destination.partition("/")[0])

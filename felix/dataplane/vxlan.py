@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from felix.dataplane.holders import Holders
+from felix.dataplane.tunnel import Tunnel
 from felix.desired import VTEP, IPVersion, Message, VTEPRemove, VTEPUpdate
 from felix.kernel.tunnels import KernelDevices, Made
 from felix.ports import Failure
@@ -25,24 +26,22 @@ class VxlanSettings:
     mtu: int = 0
 
 
-class VxlanTunnel:
+class VxlanTunnel(Tunnel[VxlanSettings]):
     """A Programmer and an InterfaceListener. `close` when it is needed no more; what it made stays in the kernel."""
 
     def __init__(self, version: IPVersion, settings: VxlanSettings) -> None:
         self._version = version
-        self.device = VXLAN_DEVICES[version]
-        self._settings = settings
+        super().__init__(settings)
         self._kernel = KernelDevices()
         self._holders = Holders()
         self._vteps: dict[str, VTEP] = {}
-        self._is_stale = True
+
+    @property
+    def device(self) -> str:
+        return VXLAN_DEVICES[self._version]
 
     def close(self) -> None:
         self._kernel.close()
-
-    def reconfigure(self, settings: VxlanSettings) -> None:
-        self._is_stale = self._is_stale or settings != self._settings
-        self._settings = settings
 
     def on_message(self, message: Message) -> None:
         match message:
@@ -63,31 +62,12 @@ class VxlanTunnel:
         if name == self.device or self._holders.of(below) != before:
             self._is_stale = True
 
-    async def apply(self, now: float) -> list[Failure]:
-        if not self._is_stale:
-            return []
-        made = self._make()
-        self._is_stale = bool(made.failures)
-        return made.failures
-
-    async def check(self) -> list[str]:
-        """What others did to it; put right at once, as far as the kernel lets us."""
-        made = self._make()
-        self._is_stale = self._is_stale or bool(made.failures)
-        return [*made.changes, *(f"{one.what}: {one.reason}" for one in made.failures)]
-
     def _own(self) -> tuple[str, str, str]:
         """Our node's address below the tunnel, the tunnel's, and its MAC; empty where unknown."""
         own = self._vteps.get(self._settings.node) or VTEP(self._settings.node)
         if self._version == 4:
             return own.parent_ipv4, own.ipv4, own.mac
         return own.parent_ipv6, own.ipv6, own.mac_v6
-
-    def _make(self) -> Made:
-        try:
-            return self._make_it_so()
-        except OSError as error:
-            return Made(failures=[Failure(f"device {self.device}", error.strerror or str(error))])
 
     def _make_it_so(self) -> Made:
         settings, (below, address, mac) = self._settings, self._own()

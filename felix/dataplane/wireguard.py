@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from felix.dataplane.tunnel import Tunnel
 from felix.desired import (
     HostRemove,
     HostUpdate,
@@ -46,7 +47,7 @@ class WireguardSettings:
     encrypts_host: bool = False
 
 
-class WireguardTunnel:
+class WireguardTunnel(Tunnel[WireguardSettings]):
     """A Programmer and an InterfaceListener, for one IP version.
 
     `key_known` is called with our public key whenever our node's resource says another one, with "" when it should say
@@ -57,22 +58,20 @@ class WireguardTunnel:
         self, version: IPVersion, settings: WireguardSettings, key_known: KeyKnown, sysctls: Path = SYSCTLS
     ) -> None:
         self._version: IPVersion = version
-        self._settings = settings
+        super().__init__(settings)
         self._key_known, self._sysctls = key_known, sysctls
         self._devices, self._wireguard = KernelDevices(), KernelWireguard()
-        self._table = RoutedTable(version, settings.table, settings.marks)
+        self._table = RoutedTable(version, settings.table, settings.marks)  # stays it, whatever is configured later
         self._cluster = Cluster(settings.node, version)
-        self._is_stale = True
+
+    @property
+    def device(self) -> str:
+        return self._settings.device
 
     def close(self) -> None:
         self._devices.close()
         self._wireguard.close()
         self._table.close()
-
-    def reconfigure(self, settings: WireguardSettings) -> None:
-        """Table and name of the device stay what they were at first."""
-        self._is_stale = self._is_stale or settings != self._settings
-        self._settings = settings
 
     def on_message(self, message: Message) -> None:
         cluster = self._cluster
@@ -98,26 +97,8 @@ class WireguardTunnel:
     ) -> None:
         self._is_stale = self._is_stale or name == self._settings.device
 
-    async def apply(self, now: float) -> list[Failure]:
-        if not self._is_stale:
-            return []
-        made = self._make()
-        self._is_stale = bool(made.failures)
-        return made.failures
-
-    async def check(self) -> list[str]:
-        made = self._make()
-        self._is_stale = self._is_stale or bool(made.failures)
-        return [*made.changes, *(f"{one.what}: {one.reason}" for one in made.failures)]
-
-    def _make(self) -> Made:
-        device = self._settings.device
-        try:
-            if not self._settings.is_on:
-                return self._undo()
-            return self._make_on()
-        except OSError as error:
-            return Made(failures=[Failure(f"device {device}", error.strerror or str(error))])
+    def _make_it_so(self) -> Made:
+        return self._make_on() if self._settings.is_on else self._undo()
 
     def _undo(self) -> Made:
         made = Made()

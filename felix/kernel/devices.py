@@ -35,7 +35,7 @@ _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, inter
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 29, 8
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, IFA_PROTOCOL = 1, 2, 8, 11
 IFF_UP = 1
 _IFA_F_NODAD = 0x02
 SCOPE_LINK = 253
@@ -173,22 +173,32 @@ def read_vxlan(data: bytes, start: int, end: int) -> VxlanParameters | None:
     return VxlanParameters(vni, port, local, parent, learns)
 
 
-def _address(kind: int, flags: int, sequence: int, index: int, address: str) -> bytes:
+def _address(
+    kind: int, flags: int, sequence: int, index: int, address: str, scope: int = 0, more: bytes = b""
+) -> bytes:
     parsed = ipaddress.ip_interface(address)
     no_detection = _IFA_F_NODAD if parsed.version == 6 else 0
     family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
-    body = _ADDRESS.pack(family, parsed.network.prefixlen, no_detection, 0, index)
+    body = _ADDRESS.pack(family, parsed.network.prefixlen, no_detection, scope, index)
     body += attribute(_IFA_LOCAL, parsed.packed)
     if kind == RTM_NEWADDR:  # without it a deletion finds an address that has another end, too
         body += attribute(_IFA_ADDRESS, parsed.packed)
     if no_detection:
         body += attribute(_IFA_FLAGS, struct.pack("=I", no_detection))
+    body += more
     return message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, body)
 
 
 def add_address(sequence: int, index: int, address: str) -> bytes:
     """With its length, else /32 or /128; an IPv6 one without duplicate address detection: IPAM has made sure."""
     return _address(RTM_NEWADDR, NLM_F_CREATE, sequence, index, address)
+
+
+def add_link_address(sequence: int, index: int, address: str, protocol: int) -> bytes:
+    """One that is nobody's source on other links (IPv4). `protocol` says whose it is, as a route's does (since Linux 5.18)."""
+    more = attribute(IFA_PROTOCOL, bytes((protocol,)))
+    scope = 0 if ":" in address else SCOPE_LINK
+    return _address(RTM_NEWADDR, NLM_F_CREATE, sequence, index, address, scope, more)
 
 
 def delete_address(sequence: int, index: int, address: str) -> bytes:

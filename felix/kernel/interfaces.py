@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from felix.kernel.links import (
     RTM_DELADDR,
@@ -20,9 +20,11 @@ from felix.kernel.links import (
     dump_links,
 )
 from felix.kernel.netlink import NLM_F_REPLACE, NetlinkFormatError
-from felix.kernel.rtnetlink import RT_TABLE_MAIN, RTM_DELROUTE, RTM_NEWROUTE
-from felix.kernel.sockets import DumpInterrupted, MonitorSocket, RepliesLost, RequestSocket
+from felix.kernel.routes import kernel_route
+from felix.kernel.rtnetlink import RT_TABLE_MAIN, RTM_DELROUTE, RTM_NEWROUTE, RouteDecoder
+from felix.kernel.sockets import MONITOR_BUFFER_OCTETS, DumpInterrupted, MonitorSocket, RepliesLost, RequestSocket
 from felix.ports import InterfaceListener
+from felix.sync.routes import KernelRoute
 
 State = Literal["up", "down", "gone"]
 READ_AT_ONCE = 500
@@ -39,24 +41,38 @@ class Interface:
     addresses: frozenset[str] = frozenset()
 
 
+class RouteListener(Protocol):
+    """Told of what others do to the main table: routes of certain protocols, and replacements whose protocol is anybody's."""
+
+    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> None:
+        """As it is now, or as it was. What was replaced the kernel does not say."""
+        ...
+
+    def routes_lost(self) -> None:
+        """Not everything could be told."""
+        ...
+
+
 class InterfaceMonitor:
     """Tells listeners of every interface when it starts, and of each change after that, once a loop turn.
 
-    Also calls `routes_changed` when somebody else has deleted or replaced a route of the main table that carries one of
-    `protocols`. `start` and `close` from the event loop. Notifications that were lost (ENOBUFS) are made up for by reading everything anew.
+    Also tells `routes` when somebody else than the socket `own_port_id` has changed a route of the main table. `start` and `close` from the event
+    loop. Notifications that were lost (ENOBUFS) are made up for by reading everything anew.
     """
 
     def __init__(
         self,
         listeners: Iterable[InterfaceListener],
-        routes_changed: Callable[[], None],
-        protocols: Collection[int] = (),
-        own_port_id: int = 0,
+        routes: RouteListener,
+        protocols: Collection[int],
+        own_port_id: int,
+        buffer_octets: int = MONITOR_BUFFER_OCTETS,
     ) -> None:
         self._listeners = list(listeners)
-        self._routes_changed = routes_changed
+        self._routes = routes
+        self._decoder = RouteDecoder()
         self._protocols = frozenset(protocols)
-        self._own_port_id = own_port_id
+        self._own_port_id, self._buffer_octets = own_port_id, buffer_octets
         self._requests = RequestSocket()
         self._monitor: MonitorSocket | None = None
         self._by_index: dict[int, Interface] = {}
@@ -84,7 +100,7 @@ class InterfaceMonitor:
         if self._monitor is not None:
             loop.remove_reader(self._monitor.fileno())
             self._monitor.close()
-        self._monitor = MonitorSocket(self._own_port_id, [RT_TABLE_MAIN])
+        self._monitor = MonitorSocket(self._own_port_id, [RT_TABLE_MAIN], buffer_octets=self._buffer_octets)
         loop.add_reader(self._monitor.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -96,21 +112,25 @@ class InterfaceMonitor:
                 raise
             self._open()
             self._read_all()
-            self._routes_changed()
+            self._routes.routes_lost()
             return
-        has_routes = False
         for data, (kind, flags, _, _, start, end) in told:
             try:
                 if kind in (RTM_NEWROUTE, RTM_DELROUTE):
-                    # A BGP speaker writes thousands: only who touches ours matters.
-                    is_ours = end - start > 5 and data[start + 5] in self._protocols
-                    has_routes = has_routes or (is_ours and kind == RTM_DELROUTE) or bool(flags & NLM_F_REPLACE)
+                    # A BGP speaker writes thousands: only who might touch ours is looked at.
+                    if flags & NLM_F_REPLACE or (end - start > 5 and data[start + 5] in self._protocols):
+                        self._take_route(data, kind, start, end, is_replacement=bool(flags & NLM_F_REPLACE))
                 else:
                     self._take(data, kind, start, end)
             except NetlinkFormatError:
                 continue
-        if has_routes:
-            self._routes_changed()
+
+    def _take_route(self, data: bytes, kind: int, start: int, end: int, *, is_replacement: bool) -> None:
+        prefix, via = self._decoder.decode(data, start, end)
+        if via.table == RT_TABLE_MAIN:
+            route = kernel_route(data[start], prefix, via)
+            is_gone = kind == RTM_DELROUTE
+            self._routes.route_changed(route, is_gone=is_gone, is_replacement=is_replacement and not is_gone)
 
     def _take(self, data: bytes, kind: int, start: int, end: int) -> None:
         if kind in (RTM_NEWLINK, RTM_DELLINK):
@@ -153,6 +173,8 @@ class InterfaceMonitor:
 
     def _read_all(self) -> None:
         """Everything anew; what is otherwise than known is told."""
+        if self._monitor is None:
+            return
         try:
             links, addresses = self._dump()
         except (DumpInterrupted, RepliesLost):

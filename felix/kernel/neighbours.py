@@ -24,7 +24,7 @@ AF_BRIDGE = 7
 NUD_PERMANENT = 0x80
 _NTF_SELF = 0x02
 _NDA_DST, _NDA_LLADDR = 1, 2
-_NDA_IFINDEX = 8
+_NDA_IFINDEX, NDA_PROTOCOL = 8, 12
 
 _NEIGHBOUR = struct.Struct("=BBHiHBB")  # family, padding, padding, interface index, state, flags, type
 
@@ -33,29 +33,35 @@ def _family(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _message(kind: int, flags: int, sequence: int, index: int, one: Neighbour | FdbEntry) -> bytes:
+def _message(kind: int, flags: int, sequence: int, index: int, one: Neighbour | FdbEntry, more: bytes = b"") -> bytes:
     is_fdb = isinstance(one, FdbEntry)
     address = one.node if isinstance(one, FdbEntry) else one.address
     family = AF_BRIDGE if is_fdb else _family(address)
     body = _NEIGHBOUR.pack(family, 0, 0, index, NUD_PERMANENT, _NTF_SELF if is_fdb else 0, 0)
     if address:
         body += attribute(_NDA_DST, socket.inet_pton(_family(address), address))
-    body += attribute(_NDA_LLADDR, octets_of(one.mac))
+    body += attribute(_NDA_LLADDR, octets_of(one.mac)) + more
     return message(kind, NLM_F_REQUEST | flags, sequence, body)
 
 
-def put_neighbour(sequence: int, index: int, one: Neighbour | FdbEntry) -> bytes:
-    """Permanent; in the place of what is there for the same address (or, in the forwarding table, MAC)."""
-    return _message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sequence, index, one)
+def put_neighbour(sequence: int, index: int, one: Neighbour | FdbEntry, protocol: int = 0) -> bytes:
+    """Permanent; in the place of what is there for the same address (or, in the forwarding table, MAC).
+
+    `protocol` says whose it is, as a route's does; not in a forwarding table.
+    """
+    more = attribute(NDA_PROTOCOL, bytes((protocol,))) if protocol else b""
+    return _message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sequence, index, one, more)
 
 
 def delete_neighbour(sequence: int, index: int, one: Neighbour | FdbEntry) -> bytes:
     return _message(RTM_DELNEIGH, 0, sequence, index, one)
 
 
-def dump_neighbours(sequence: int, family: int, index: int) -> bytes:
-    """AF_INET, AF_INET6. Of one link, where the kernel checks strictly; of all links otherwise."""
-    body = _NEIGHBOUR.pack(family, 0, 0, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, struct.pack("=I", index))
+def dump_neighbours(sequence: int, family: int, index: int = 0) -> bytes:
+    """AF_INET, AF_INET6. Of one link, where the kernel checks strictly; of all links otherwise, and for index 0."""
+    body = _NEIGHBOUR.pack(family, 0, 0, 0, 0, 0, 0)
+    if index:
+        body += attribute(_NDA_IFINDEX, struct.pack("=I", index))
     return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, sequence, body)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 
 from felix.kernel.links import address_text
 from felix.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, KernelError
@@ -23,7 +24,7 @@ from felix.kernel.rtnetlink import (
     Via,
     dump_routes,
 )
-from felix.kernel.sockets import RequestSocket, steadily
+from felix.kernel.sockets import TRIES, DumpInterrupted, RequestSocket
 from felix.ports import Failure
 from felix.sync.routes import KernelRoute, WantedRoute
 
@@ -47,7 +48,7 @@ def text_of(family: int, prefix: Prefix) -> str:
 
 
 class KernelRoutes:
-    """Blocking; a batch of 500 takes some milliseconds."""
+    """A batch of 500 blocks for some milliseconds."""
 
     def __init__(self) -> None:
         self._socket = RequestSocket()
@@ -56,39 +57,80 @@ class KernelRoutes:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self, protocol: int = 0) -> list[KernelRoute]:
-        """The main table, or what carries `protocol`, both families. Raises OSError."""
-        return [
-            *steadily(lambda: list(self._of_family(AF_INET, protocol))),
-            *steadily(lambda: list(self._of_family(AF_INET6, protocol))),
-        ]
+    async def read(self, wanted: Collection[str], is_ours: Callable[[int, int], bool]) -> list[KernelRoute]:
+        """Of the main table what leads to a destination that is wanted, and what `is_ours` by protocol and interface index.
 
-    def _of_family(self, family: int, protocol: int) -> Iterator[KernelRoute]:
+        Others get their turn in between: a BGP speaker may have filled the table. What changed while it was read is read
+        again, some times. Raises OSError.
+        """
+        prefixes: dict[int, set[Prefix]] = {AF_INET: set(), AF_INET6: set()}
+        for destination in wanted:
+            family, prefix = prefix_of(destination)
+            prefixes[family].add(prefix)
+        found: list[KernelRoute] = []
+        for family in (AF_INET, AF_INET6):
+            found += await self._read_family(family, prefixes[family], is_ours)
+        return found
+
+    async def _read_family(
+        self, family: int, prefixes: Set[Prefix], is_ours: Callable[[int, int], bool]
+    ) -> list[KernelRoute]:
+        for attempt in range(1, TRIES + 1):
+            found: list[KernelRoute] = []
+            try:
+                for some in self._of_family(family, prefixes, is_ours):
+                    found += some
+                    await asyncio.sleep(0)
+            except DumpInterrupted:
+                if attempt == TRIES:
+                    raise
+            else:
+                break
+        return found
+
+    def _of_family(
+        self, family: int, prefixes: Set[Prefix], is_ours: Callable[[int, int], bool]
+    ) -> Iterator[list[KernelRoute]]:
         decoder = RouteDecoder()
-        for data, answers in self._socket.dump(lambda seq: dump_routes(family, RT_TABLE_MAIN, protocol, seq)):
+        kept: dict[int, tuple[Via, bool]] = {}  # by identity: the decoder makes equal ones one
+        for data, answers in self._socket.dump(lambda sequence: dump_routes(family, RT_TABLE_MAIN, 0, sequence)):
+            found = []
             for _, _, _, _, start, end in answers:
                 prefix, via = decoder.decode(data, start, end)
-                # A kernel that does not filter tells all.
-                if via.table == RT_TABLE_MAIN and protocol in (0, via.protocol):
-                    yield kernel_route(family, prefix, via)
+                known = kept.get(id(via))
+                if known is None:
+                    # A kernel that does not filter tells of all tables.
+                    is_kept = via.table == RT_TABLE_MAIN and is_ours(via.protocol, index_of(via))
+                    known = kept[id(via)] = via, is_kept
+                if known[1] or (prefix in prefixes and via.table == RT_TABLE_MAIN):
+                    found.append(kernel_route(family, prefix, via))
+            yield found
 
-    def write(
+    async def write(
         self, puts: Sequence[WantedRoute], deletes: Sequence[KernelRoute], up: Mapping[str, int]
     ) -> list[Failure]:
         """A route that is wanted replaces one of the same metric, whoever's it is on a workload's interface.
 
-        Where it cannot be written the old one stays.
+        Where it cannot be written the old one stays. Others get their turn between batches. Raises OSError when what
+        became of it is not known.
         """
         failures: list[Failure] = []
+        encoders: dict[Via, RouteEncoder] = {}
         for at in range(0, len(puts), BATCH):
-            some = puts[at : at + BATCH]
-            vias = [via_of(route, up) for route in some]
-            failures += self._send(
-                [(route.destination, RouteEncoder(via), True) for route, via in zip(some, vias, strict=True)]
-            )
+            if at:
+                await asyncio.sleep(0)
+            requests = []
+            for route in puts[at : at + BATCH]:
+                via = via_of(route, up)
+                encoder = encoders.get(via)
+                if encoder is None:
+                    encoder = encoders[via] = RouteEncoder(via)
+                requests.append((route.destination, encoder, True))
+            failures += self._send(requests)
         unwritten = {failure.what for failure in failures}
         deletes = [one for one in deletes if what(one.destination) not in unwritten]
         for at in range(0, len(deletes), BATCH):
+            await asyncio.sleep(0)
             failures += self._send(
                 [(one.destination, RouteEncoder(_via_to_delete(one)), False) for one in deletes[at : at + BATCH]]
             )
@@ -124,13 +166,16 @@ def _text(packed: bytes) -> str:
     return address_text(packed) if packed else ""
 
 
+def index_of(via: Via) -> int:
+    return via.hops[0].ifindex if via.hops else 0
+
+
 def kernel_route(family: int, prefix: Prefix, via: Via) -> KernelRoute:
     metric = 0 if family == AF_INET6 and via.metric == IPV6_DEFAULT_METRIC else via.metric
     is_plain = via.is_plain and len(via.hops) <= 1 and via.type in (RTN_UNICAST, RTN_BLACKHOLE)
     hop = via.hops[0] if via.hops else Hop()
-    index = 0 if via.type == RTN_BLACKHOLE else hop.ifindex
     return KernelRoute(
-        text_of(family, prefix), index, _text(hop.gateway), via.protocol, metric, _text(via.prefsrc),
+        text_of(family, prefix), index_of(via), _text(hop.gateway), via.protocol, metric, _text(via.prefsrc),
         hop.onlink, is_plain,
     )  # fmt: skip
 

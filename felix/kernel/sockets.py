@@ -32,7 +32,7 @@ _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
 _RTMGRP_IPV6_IFADDR, _RTMGRP_IPV6_ROUTE = 0x100, 0x400
 _GROUPS = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE
 _REQUEST_BUFFER_OCTETS = 4 << 20  # every message of a batch may fail, and each failure is an answer
-_MONITOR_BUFFER_OCTETS = 32 << 20  # a burst of 20,000 routes by somebody else fits
+MONITOR_BUFFER_OCTETS = 32 << 20  # a burst of 20,000 routes by somebody else fits
 _READ_OCTETS = 1 << 16
 TRIES = 4
 T = TypeVar("T")
@@ -191,7 +191,7 @@ class MonitorSocket:
         ignored_port_id: int,
         tables: Iterable[int],
         factory: SocketFactory = open_netlink,
-        buffer_octets: int = _MONITOR_BUFFER_OCTETS,
+        buffer_octets: int = MONITOR_BUFFER_OCTETS,
     ) -> None:
         """Raises OSError."""
         self._socket = sock = factory()

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from integration.arguments import add_datastore, add_datastore_config, add_log
 from integration.cni.agent import DEFAULT_SOCKET, Agent
 from integration.cni.allocation import IpamAllocator
 from integration.cni.install import DEFAULT_NAME, InstallError, Target, install
 from integration.cni.worker import MTU_FILE, Surroundings, Worker
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import Settings, load_settings, open_datastore
-from integration.logs import LEVELS, EventLog, LineWriter
+from integration.logs import EventLog, LineWriter
 
 EXAMPLES = """examples:
   catbird cni install                                        # /opt/cni/bin and /etc/cni/net.d
@@ -67,16 +68,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     serving = commands.add_parser("serve", help="do the plugins' work in a warm process (catbird node does this too)")
     serving.add_argument("--node", default="", metavar="NAME", help="default: what the network configuration says")
     serving.add_argument("--mtu-file", type=Path, default=MTU_FILE, metavar="FILE")
-    serving.add_argument("--log-format", choices=("console", "json"), default="console")
-    serving.add_argument("--log-level", choices=tuple(LEVELS), default="info")
-    serving.add_argument(
-        "--config", type=Path, metavar="FILE", help="a CalicoAPIConfig file with the datastore's settings"
-    )
+    add_log(serving)
+    add_datastore_config(serving)
     for command in (installing, serving):
-        command.add_argument(
-            "--datastore", default="", metavar="URL",
-            help="local:PATH, etcd:URL[,URL…] or kubernetes[:KUBECONFIG]; default: as the environment says",
-        )  # fmt: skip
+        add_datastore(command)
         command.add_argument("--agent", type=Path, default=DEFAULT_SOCKET, metavar="SOCKET")
     return parser.parse_args(argv)
 

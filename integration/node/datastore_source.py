@@ -13,6 +13,7 @@ from integration.datastore.errors import DatastoreError
 from integration.datastore.syncer import Status, Syncer, Update
 from integration.logs import EventLog
 from integration.node.control import ReloadRefused
+from integration.node.following import follow
 from integration.node.static_routes import StaticRoutes
 from integration.resources.keys import Key
 
@@ -20,7 +21,6 @@ from integration.resources.keys import Key
 REST = 3.0
 LONGEST_REST_S = 1.0
 CAUSES_NAMED = 3
-BEGIN_AGAIN_S = 5.0
 
 
 class DatastoreSource:
@@ -57,17 +57,8 @@ class DatastoreSource:
         self.config: NodeConfig | None = None
 
     async def run(self) -> None:
-        """Until cancelled. A fault of ours must not leave the node deaf: it begins anew, with a list."""
-        while True:
-            try:
-                await self._syncer.run()
-            except Exception as error:
-                cause: BaseException = error
-                while isinstance(cause, BaseExceptionGroup):
-                    cause = cause.exceptions[0]
-                self._log.event("syncer_failed", level="error", error=f"{type(cause).__name__}: {cause}")
-                self._syncer.forget()
-                await asyncio.sleep(BEGIN_AGAIN_S)
+        """Until cancelled."""
+        await follow(self._syncer, self._log)
 
     # --- Sink -------------------------------------------------------------------------------------------------------
 

@@ -10,18 +10,19 @@ import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bgp.config import SpeakerConfig
+from integration.arguments import add_datastore, add_datastore_config, add_log, add_node
 from integration.bgpconfig import Environment
 from integration.datastore.client import ResourceClient
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import load_settings, open_datastore
 from integration.lean import collect_seldom
-from integration.logs import LEVELS, EventLog, LineWriter
+from integration.logs import EventLog, LineWriter
 from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.datastore_source import DatastoreSource
+from integration.node.following import first_cause
 from integration.node.node_status import NodeStatusReporter, Views
 from integration.node.speaker_daemon import Program, run_daemon
 from integration.node.startup.start_up import StartUp, StartUpError, node_name
@@ -89,16 +90,9 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
         description=f"{what}\nEvery change in the datastore is live at once; SIGTERM says goodbye to the peers and exits 0.",
         epilog=f"{examples}\n\n{SETTINGS_HELP}",
     )
-    parser.add_argument(
-        "--datastore", default="", metavar="URL",
-        help="local:PATH, etcd:URL[,URL…] or kubernetes[:KUBECONFIG]; default: as the environment says",
-    )  # fmt: skip
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a CalicoAPIConfig file with the datastore's settings"
-    )
-    parser.add_argument(
-        "--node", default="", metavar="NAME", help="the Node that this is; default: NODENAME, else the host's name"
-    )
+    add_datastore(parser)
+    add_datastore_config(parser)
+    add_node(parser)
     parser.add_argument(
         "--no-start-up",
         dest="start_up",
@@ -129,8 +123,7 @@ def parse_arguments(argv: Sequence[str], program: Program) -> argparse.Namespace
     parser.add_argument(
         "--metrics", default=None, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz there"
     )
-    parser.add_argument("--log-format", choices=("console", "json"), default="console")
-    parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
+    add_log(parser)
     return parser.parse_args(argv)
 
 
@@ -266,9 +259,8 @@ async def _first_of(work: object, stopping: asyncio.Event) -> bool:
 
 def _told_end(task: asyncio.Task[None], log: EventLog) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        log.event("task_failed", level="error", error=f"{type(error).__name__}: {error}")
+        cause = first_cause(error)
+        log.event("task_failed", level="error", error=f"{type(cause).__name__}: {cause}")
 
 
 def _fail(program: str, text: str) -> int:

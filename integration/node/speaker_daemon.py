@@ -16,8 +16,9 @@ from typing import Literal, TextIO
 
 from bgp.config import SpeakerConfig
 from bgp.toml import ConfigError, load
+from integration.arguments import add_log
 from integration.lean import collect_seldom
-from integration.logs import LEVELS, EventLog, LineWriter
+from integration.logs import EventLog, LineWriter
 from integration.node.daemon import CannotStart, SpeakerDaemon
 from integration.node.sockets import CannotListen
 from integration.node.sources import FileSource
@@ -86,8 +87,7 @@ def parse_arguments(argv: Sequence[str], program: Program = "speaker") -> argpar
     )
     parser.add_argument("-c", "--config", required=True, metavar="FILE.toml", help="the configuration")
     parser.add_argument("--check", action="store_true", help="read the file, say what is wrong with it, and exit")
-    parser.add_argument("--log-format", choices=("console", "json"), default="console")
-    parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
+    add_log(parser)
     return parser.parse_args(argv)
 
 

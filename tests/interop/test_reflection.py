@@ -127,8 +127,10 @@ class Losing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in (*self._pings, *self._monitors):
-            process.send_signal(signal.SIGINT)
+        for ping in self._pings:
+            ping.send_signal(signal.SIGINT)  # tells its counts
+        for monitor in self._monitors:
+            monitor.terminate()  # a run in a shell's background ignores SIGINT, and so do its children
         for ping in self._pings:
             output = ping.communicate(timeout=20)[0]
             counts = re.search(r"(\d+) packets transmitted, (\d+) received", output)

@@ -14,6 +14,7 @@ from felix.dataplane.interfaces import WorkloadInterfaces
 from felix.dataplane.loop import Check, Dataplane, Observer
 from felix.dataplane.routes import RouteProgrammer
 from felix.dataplane.wireguard import KeyKnown
+from felix.dataplane.workload_links import WorkloadLinks
 from felix.desired import EncapsulationUpdate, IPVersion, Message
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
@@ -22,16 +23,18 @@ from felix.kernel.nftables import NftablesFilter
 from felix.ports import InterfaceListener, PacketFilter, Programmer
 from felix.rules.ruleset import RuleProgrammer
 from felix.rules.static import guard
-from felix.sync.routes import FELIX_PROTOCOL
+from felix.sync.routes import FELIX_PROTOCOL, KernelRoute
 from integration.node.felix.settings import (
     interface_settings,
     route_settings,
     rule_settings,
     uses_nftables,
     with_encapsulation,
+    workload_link_settings,
 )
 from integration.node.felix.tunnels import Tunnels
 
+ALTERED_ROUTES = "altered routes"
 RULES: dict[IPVersion, str] = {4: "rules", 6: "rules-v6"}
 
 
@@ -71,17 +74,21 @@ class Parts:
         self._pools = EncapsulationUpdate()
         versions: list[IPVersion] = [4, 6] if config.ipv6_support else [4]
         self.rules = {version: self._rules_of(version, config) for version in versions}
-        self.routes = RouteProgrammer(route_settings(config, node), Connections(log.event).forget, self._apply_at)
+        self._connections = Connections(log.event)
+        self.routes = RouteProgrammer(route_settings(config, node), self._connections.forget, self._apply_at)
         self.interfaces = WorkloadInterfaces(interface_settings(config))
+        self._links = WorkloadLinks(workload_link_settings(config), self.routes.routes_dropped)
         self.tunnels = Tunnels(config, with_encapsulation(config, self._pools), node, mtu_file, log.event, key_known)
         self.kept = Kept()
         parts: dict[str, Programmer] = {RULES[version]: one for version, one in self.rules.items()}
-        parts |= {"interfaces": self.interfaces, **self.tunnels.parts, "routes": self.routes}
+        parts |= {"interfaces": self.interfaces, "links": self._links, **self.tunnels.parts, "routes": self.routes}
         checks = {
             RULES[version]: Check(one.filter.check, self._refresh_s(config)) for version, one in self.rules.items()
         }
         checks["routes"] = Check(self.routes.check, config.route_refresh_interval_s)
+        checks[ALTERED_ROUTES] = Check(self.routes.put_right, 0)  # as they are told
         checks["interfaces"] = Check(self.interfaces.check, config.interface_refresh_interval_s)
+        checks["links"] = Check(self._links.check, config.interface_refresh_interval_s)
         tunnel_checks = self.tunnels.checks()
         self._tunnel_checks = tuple(tunnel_checks)
         self.plane = Dataplane(parts, checks | tunnel_checks, observer)
@@ -91,13 +98,13 @@ class Parts:
             *self.tunnels.listeners,
             self.routes,
             self.interfaces,
+            self._links,
             self.kept,
             *listeners,
             self,
         ]
         self._monitor = InterfaceMonitor(
-            all_listeners, lambda: self.plane.check_soon("routes"), {FELIX_PROTOCOL, config.device_route_protocol},
-            self.routes.port_id,
+            all_listeners, self, {FELIX_PROTOCOL, config.device_route_protocol}, self.routes.port_id
         )  # fmt: skip
         self._nft_monitor: NftMonitor | None = None
 
@@ -121,6 +128,8 @@ class Parts:
             asyncio.get_running_loop().remove_reader(self._nft_monitor.fileno())
             self._nft_monitor.close()
         self.routes.close()
+        self._connections.close()
+        self._links.close()
         self.tunnels.close()
         for one in self.rules.values():
             close = getattr(one.filter, "close", None)
@@ -160,8 +169,10 @@ class Parts:
             self.plane.set_interval(name, config.route_refresh_interval_s)
         self.routes.reconfigure(route_settings(config, self._node))
         self.interfaces.reconfigure(interface_settings(config))
+        self._links.reconfigure(workload_link_settings(config))
         self.plane.set_interval("routes", config.route_refresh_interval_s)
-        self.plane.set_interval("interfaces", config.interface_refresh_interval_s)
+        for name in ("interfaces", "links"):
+            self.plane.set_interval(name, config.interface_refresh_interval_s)
         self.plane.wake()
 
     def _apply_at(self, at: float) -> None:
@@ -172,6 +183,15 @@ class Parts:
     ) -> None:
         self._interfaces_changed()
         self.plane.wake()
+
+    def route_changed(self, route: KernelRoute, *, is_gone: bool, is_replacement: bool) -> None:
+        at = self.routes.route_changed(route, is_gone=is_gone, is_replacement=is_replacement)
+        if at is not None:
+            asyncio.get_running_loop().call_at(at, self.plane.check_soon, ALTERED_ROUTES)
+
+    def routes_lost(self) -> None:
+        self.routes.routes_lost()
+        self.plane.check_soon(ALTERED_ROUTES)
 
     def _nft_changed(self) -> None:
         assert self._nft_monitor is not None

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from felix.dataplane.mtu import MTU_FILE
+from integration.arguments import add_datastore, add_datastore_config, add_log, add_node
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import load_settings, open_datastore
 from integration.lean import collect_seldom
-from integration.logs import LEVELS, EventLog, LineWriter
+from integration.logs import EventLog, LineWriter
 from integration.node.daemon import CannotStart
 from integration.node.felix.daemon import FelixDaemon, Options
+from integration.node.following import first_cause
 from integration.node.speaker_daemon import run_daemon
 from integration.node.startup.start_up import StartUpError, node_name
 
@@ -51,10 +53,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             return await daemon.run()
         except* OSError as errors:
-            cause: BaseException = errors
-            while isinstance(cause, BaseExceptionGroup):
-                cause = cause.exceptions[0]
-            raise CannotStart(str(cause)) from None
+            raise CannotStart(str(first_cause(errors))) from None
         finally:
             await datastore.close()
 
@@ -69,16 +68,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "Every change in the datastore is live at once. Needs root.",
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "--datastore", default="", metavar="URL",
-        help="local:PATH, etcd:URL[,URL…] or kubernetes[:KUBECONFIG]; default: as the environment says",
-    )  # fmt: skip
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a CalicoAPIConfig file with the datastore's settings"
-    )
-    parser.add_argument(
-        "--node", default="", metavar="NAME", help="the Node that this is; default: NODENAME, else the host's name"
-    )
+    add_datastore(parser)
+    add_datastore_config(parser)
+    add_node(parser)
     parser.add_argument("--control", default=DEFAULT_CONTROL, metavar="PATH", help="socket for `catbird policy`")
     parser.add_argument(
         "--mtu-file",
@@ -87,8 +79,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="tells the CNI plugin how large pods' packets may be",
     )
-    parser.add_argument("--log-format", choices=("console", "json"), default="console")
-    parser.add_argument("--log-level", choices=tuple(LEVELS), default="info")
+    add_log(parser)
     return parser.parse_args(argv)
 
 

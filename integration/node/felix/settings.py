@@ -12,6 +12,7 @@ from felix.dataplane.mtu import Mtus, MtuSettings
 from felix.dataplane.routes import RouteSettings
 from felix.dataplane.vxlan import VxlanSettings
 from felix.dataplane.wireguard import WireguardSettings
+from felix.dataplane.workload_links import WorkloadLinkSettings
 from felix.desired import EncapsulationUpdate, IPVersion
 from felix.parameters import ProtoPort
 from felix.rules.marks import marks_of
@@ -121,6 +122,10 @@ def interface_settings(config: FelixConfig) -> InterfaceSettings:
         has_ipv6=config.ipv6_support,
         allows_spoofing=config.workload_source_spoofing == "Any",
     )
+
+
+def workload_link_settings(config: FelixConfig) -> WorkloadLinkSettings:
+    return WorkloadLinkSettings(knows_neighbours=config.is_openstack, has_ipv6=config.ipv6_support)
 
 
 def vxlan_settings(

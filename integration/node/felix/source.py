@@ -11,6 +11,7 @@ from integration.datastore.api import Datastore
 from integration.datastore.errors import DatastoreError
 from integration.datastore.syncer import Status, Syncer, Update
 from integration.logs import EventLog
+from integration.node.following import follow
 from integration.resources.keys import Key
 
 WATCHED = (
@@ -20,7 +21,6 @@ WATCHED = (
     "Service", "EndpointSlice", "LiveMigration",
 )  # fmt: skip
 CLUSTER = Key("ClusterInformation", "default")
-BEGIN_AGAIN_S = 5.0
 
 
 class Calculation(Protocol):
@@ -53,17 +53,8 @@ class FelixSource:
         self.unreadable: dict[Key, str] = {}
 
     async def run(self) -> None:
-        """A fault of ours must not leave the node deaf: it begins anew, with a list."""
-        while True:
-            try:
-                await self._syncer.run()
-            except Exception as error:
-                cause: BaseException = error
-                while isinstance(cause, BaseExceptionGroup):
-                    cause = cause.exceptions[0]
-                self._log.event("syncer_failed", level="error", error=f"{type(cause).__name__}: {cause}")
-                self._syncer.forget()
-                await asyncio.sleep(BEGIN_AGAIN_S)
+        """Until cancelled."""
+        await follow(self._syncer, self._log)
 
     def updates(self, batch: Iterable[Update]) -> None:
         for update in batch:

@@ -23,7 +23,7 @@ KEYS: dict[type, Any] = {
     d.ServiceAccountUpdate: lambda m: ("account", m.namespace, m.name),
     d.ServiceAccountRemove: lambda m: ("account", m.namespace, m.name),
     d.ConfigUpdate: lambda m: ("config",), d.EncapsulationUpdate: lambda m: ("encapsulation",),
-    d.ServiceCIDRsUpdate: lambda m: ("cidrs",), d.InSync: lambda m: ("in-sync",),
+    d.ServiceCIDRsUpdate: lambda m: ("cidrs",), d.WorkloadPeeringUpdate: lambda m: ("peering",), d.InSync: lambda m: ("in-sync",),
 }  # fmt: skip
 
 
@@ -31,7 +31,10 @@ class Dataplane:
     """`things`: what was told last of each; `sets`: id → (type, members)."""
 
     def __init__(self) -> None:
-        self.things: dict[tuple[Any, ...], Message] = {("cidrs",): d.ServiceCIDRsUpdate()}
+        self.things: dict[tuple[Any, ...], Message] = {
+            ("cidrs",): d.ServiceCIDRsUpdate(),
+            ("peering",): d.WorkloadPeeringUpdate(),
+        }
         self.sets: dict[str, tuple[d.IPSetType, frozenset[str]]] = {}
 
     def take(self, messages: Iterable[Message]) -> None:

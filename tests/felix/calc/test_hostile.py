@@ -51,7 +51,7 @@ def test_no_resource_breaks_the_calculation_whatever_is_in_it(seed: int) -> None
         graph.update(key, None)
     dataplane.take(graph.flush())
     assert not graph.problems
-    assert {key[0] for key in dataplane.things} == {"config", "cidrs", "encapsulation", "in-sync"}
+    assert {key[0] for key in dataplane.things} == {"config", "cidrs", "peering", "encapsulation", "in-sync"}
     assert not dataplane.sets
 
 

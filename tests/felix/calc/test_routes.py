@@ -220,6 +220,14 @@ def test_networks_of_services_are_passed_on() -> None:
     assert cluster.dataplane.things["cidrs",] == d.ServiceCIDRsUpdate()
 
 
+def test_addresses_at_which_workloads_find_their_node_are_passed_on() -> None:
+    spec = {"localWorkloadPeeringIPV4": "169.254.9.1", "localWorkloadPeeringIPV6": "FD00::9:1"}
+    cluster = Cluster((Key("BGPConfiguration", "default"), {"spec": spec}))
+    assert cluster.dataplane.things["peering",] == d.WorkloadPeeringUpdate("169.254.9.1", "fd00::9:1")
+    cluster.remove(Key("BGPConfiguration", "default"))
+    assert cluster.dataplane.things["peering",] == d.WorkloadPeeringUpdate()
+
+
 @pytest.mark.parametrize(
     ("text", "canonical"),
     [

@@ -106,4 +106,4 @@ def test_when_all_is_gone_nothing_is_left_over() -> None:
     assert len(dataplane.sets) > 10
     go(draw, graph, dataplane, state, {})
     assert dataplane == fresh({}, CalculationSettings())[1]
-    assert {key[0] for key in dataplane.things} == {"config", "cidrs", "encapsulation", "in-sync"}
+    assert {key[0] for key in dataplane.things} == {"config", "cidrs", "peering", "encapsulation", "in-sync"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,7 +22,10 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
-from felix.sync.routes import GRACE_S
+from felix.kernel.routes import KernelRoutes
+from felix.kernel.sockets import DumpInterrupted
+from felix.ports import Failure
+from felix.sync.routes import GRACE_S, KernelRoute
 from tests.felix.dataplane.nodes import Node
 from tests.netns import network_namespace
 
@@ -145,6 +150,16 @@ def test_routes_come_back_after_the_link_was_down_although_the_kernel_said_nothi
     assert node.apply() == []
     assert "dev cali1" in node.route("10.65.0.1")
     assert "dev cali1" in node.route("fd65::1")
+
+
+def test_routes_come_back_when_the_last_address_of_their_link_went(node: RouteNode) -> None:
+    """The kernel then drops all IPv4 routes of the link, and does not say so either."""
+    node.namespace.ip("address add 10.8.0.1/24 dev cali1")
+    node.apply([WorkloadUpdate(pod(1))])
+    node.namespace.ip("address delete 10.8.0.1/24 dev cali1")
+    assert node.route("10.65.0.1") == ""
+    assert node.apply() == []
+    assert "dev cali1" in node.route("10.65.0.1")
 
 
 def test_an_interface_that_is_renamed_is_another_one(node: RouteNode) -> None:
@@ -273,6 +288,124 @@ def test_a_workloads_route_that_others_alter_is_put_right(node: RouteNode, harm:
     assert node.check() == []
 
 
+# --- what others are seen to do
+
+
+def kernel_route(to: str, index: int, **changes: object) -> KernelRoute:
+    return replace(KernelRoute(to, index, "", 3, 1024), **changes)  # type: ignore[arg-type]
+
+
+def put_right(node: RouteNode) -> list[str]:
+    return asyncio.run(node.routes.put_right())
+
+
+def test_a_route_that_was_deleted_is_back_without_reading_the_table(
+    node: RouteNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    node.namespace.ip("route del 10.65.0.1")
+    monkeypatch.setattr(KernelRoutes, "read", lambda *_: pytest.fail("the table was read"))
+    gone = kernel_route("10.65.0.1/32", node.namespace.ifindex("cali1"))
+    assert node.routes.route_changed(gone, is_gone=True, is_replacement=False)
+    assert put_right(node) == ["route 10.65.0.1/32 was missing or altered"]
+    assert "dev cali1" in node.route("10.65.0.1")
+    assert put_right(node) == []
+
+
+def test_routes_that_a_speaker_changes_are_of_no_concern(node: RouteNode) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    theirs = kernel_route("20.0.0.0/24", node.namespace.ifindex("eth0"), gateway="172.16.0.7", protocol=12)
+    assert not node.routes.route_changed(theirs, is_gone=False, is_replacement=True)
+    assert not node.routes.route_changed(theirs, is_gone=False, is_replacement=False)
+    assert not node.routes.route_changed(theirs, is_gone=True, is_replacement=False)
+
+
+def test_a_route_that_was_replaced_is_taken_back(node: RouteNode) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    node.namespace.ip("route replace 10.65.0.1 via 172.16.0.9 metric 1024 proto bird")
+    new = kernel_route("10.65.0.1/32", node.namespace.ifindex("eth0"), gateway="172.16.0.9", protocol=12)
+    assert node.routes.route_changed(new, is_gone=False, is_replacement=True)
+    assert put_right(node) == ["route 10.65.0.1/32 was missing or altered"]
+    assert node.route("10.65.0.1") == "10.65.0.1 dev cali1 scope link metric 1024"
+
+
+def test_a_stranger_beside_our_route_goes_and_ours_stays(node: RouteNode) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    node.now += GRACE_S
+    node.namespace.ip("route append 10.65.0.1 dev cali2 metric 1024")
+    stranger = kernel_route("10.65.0.1/32", node.namespace.ifindex("cali2"))
+    assert node.routes.route_changed(stranger, is_gone=False, is_replacement=False)
+    assert put_right(node) == ["route 10.65.0.1/32 was not ours"]
+    assert node.route("10.65.0.1") == "10.65.0.1 dev cali1 scope link metric 1024"
+
+
+def test_what_a_cni_plugin_is_seen_to_write_has_its_grace_and_is_adopted(node: RouteNode) -> None:
+    node.apply()
+    node.interface("cali3")
+    node.apply()
+    node.namespace.ip("route add 10.65.0.3 dev cali3")
+    written = kernel_route("10.65.0.3/32", node.namespace.ifindex("cali3"), metric=0)
+    assert node.routes.route_changed(written, is_gone=False, is_replacement=False)
+    assert put_right(node) == []
+    assert node.route("10.65.0.3") == "10.65.0.3 dev cali3 scope link"
+    assert node.apply([WorkloadUpdate(pod(3))]) == []
+    assert node.route("10.65.0.3") == "10.65.0.3 dev cali3 scope link metric 1024"
+    node.now += GRACE_S
+    assert node.check() == []
+
+
+def test_a_route_that_is_deleted_while_others_are_written_comes_back(node: RouteNode) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    gone = kernel_route("10.65.0.1/32", node.namespace.ifindex("cali1"))
+    blocks = [block(f"10.{number >> 8}.{number & 255}.0/26") for number in range(20000, 22000)]
+
+    async def meanwhile() -> None:
+        writing = asyncio.create_task(node.routes.apply(node.now))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not writing.done()
+        node.namespace.ip("route del 10.65.0.1")
+        assert node.routes.route_changed(gone, is_gone=True, is_replacement=False)
+        assert await writing == []
+
+    node.tell(blocks)
+    asyncio.run(meanwhile())
+    assert node.apply() == []
+    assert "dev cali1" in node.route("10.65.0.1")
+
+
+def test_a_route_that_is_deleted_again_and_again_is_left_so_for_a_moment(node: RouteNode) -> None:
+    node.apply([WorkloadUpdate(pod(1))])
+    gone = kernel_route("10.65.0.1/32", node.namespace.ifindex("cali1"))
+    due = []
+    for _ in range(3):
+        node.namespace.ip("route del 10.65.0.1")
+        at = node.routes.route_changed(gone, is_gone=True, is_replacement=False)
+        assert at is not None
+        due.append(at - node.now)
+        if at > node.now:
+            assert put_right(node) == []
+            assert node.route("10.65.0.1") == ""
+            node.now = at
+        assert put_right(node) == ["route 10.65.0.1/32 was missing or altered"]
+        assert "dev cali1" in node.route("10.65.0.1")
+    assert due[0] == 0 < due[1] < due[2]
+
+
+def test_a_table_that_cannot_be_read_is_a_failure_and_read_again(
+    node: RouteNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise DumpInterrupted(errno.EINTR, "the table changed while it was read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KernelRoutes, "read", refused)
+        assert node.apply([WorkloadUpdate(pod(1))]) == [Failure("routes", "the table changed while it was read")]
+    assert node.route("10.65.0.1") == ""
+    assert node.apply() == []
+    assert "dev cali1" in node.route("10.65.0.1")
+
+
 # --- blocks
 
 
@@ -336,6 +469,24 @@ def test_switched_off_nothing_is_touched(node: RouteNode) -> None:
     assert node.check() == []
     assert node.pods() == []
     assert node.route("10.9.0.0/16") != ""
+
+
+def test_a_check_writes_nothing_that_no_apply_has_written_and_removes_nothing_before_the_first(node: RouteNode) -> None:
+    """A route to a new pod must not come before the pod's rules, and a check comes before the rules' apply."""
+    node.apply([WorkloadUpdate(pod(1)), block("10.66.0.0/26")])
+    node.begin()
+    node.tell([WorkloadUpdate(pod(1)), WorkloadUpdate(pod(2)), block("10.66.0.0/26")])
+    node.now += GRACE_S
+    assert node.check() == []
+    assert put_right(node) == []
+    assert node.pods() == ["10.65.0.1 dev cali1 scope link metric 1024"]
+    assert node.apply() == []
+    node.tell([WorkloadRemove(pod(2).id), WorkloadUpdate(pod(3, "cali2"))])
+    assert node.check() == []
+    assert node.route("10.65.0.3") == ""
+    assert node.apply() == []
+    assert "dev cali2" in node.route("10.65.0.3")
+    assert node.route("10.66.0.0/26") != ""
 
 
 def test_what_the_kernel_refuses_is_told_and_harms_no_other(node: RouteNode) -> None:

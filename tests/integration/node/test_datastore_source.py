@@ -148,7 +148,7 @@ def test_a_storm_of_changes_leaves_rests(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_ours_is_told_and_nothing_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("integration.node.datastore_source.BEGIN_AGAIN_S", 0.01)
+    monkeypatch.setattr("integration.node.following.BEGIN_AGAIN_S", 0.01)
 
     async def story(store: LocalDatastore, source: DatastoreSource, lines: Lines) -> None:
         source.load()
