@@ -16,7 +16,6 @@ need gobgpd /usr/bin/gobgpd
 need openbgpd /usr/sbin/bgpd
 need iproute2 /usr/sbin/ip
 need nftables /usr/sbin/nft
-need libnftables1 /usr/lib/*/libnftables.so.1
 need iptables /usr/sbin/iptables-nft
 need ipset /usr/sbin/ipset
 need conntrack /usr/sbin/conntrack

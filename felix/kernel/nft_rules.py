@@ -1,156 +1,135 @@
-"""Rules, chains and sets as nf_tables' netlink messages. Pure; numbers from linux/netfilter/nf_tables.h.
+"""Rules, chains, sets and maps as nf_tables' netlink messages. Pure; numbers from linux/netfilter/nf_tables.h.
 
 The library nft reads the whole table anew before it adds a rule to it, and puts everything into one transaction, in
 which the kernel's work grows with the square of the sets that have no name. `nft list` shows what these messages make
 as it shows its own, which is how they are tested.
+
+Each rule carries in its user data, which nft passes over, a digest of what it was made of: a later process knows by it
+which rules it need not write.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from felix.desired import IPSetType, IPVersion, PortRange
 from felix.filter_rules import (
     ICMP,
-    Accept,
     AddressType,
     Chain,
     Conntrack,
     DNATted,
-    Drop,
     GoTo,
     GoToByInterface,
+    Hook,
     InInterface,
     InPortSet,
     InSet,
     Jump,
-    LimitPacketRate,
-    Log,
     Mark,
     Net,
     NetAnyOf,
-    NFLog,
-    NoTrack,
     OutInterface,
     Ports,
     Protocol,
-    Reject,
-    Return,
     ReversePathFails,
     Rule,
-    SetMark,
     Table,
 )
-from felix.kernel.netlink import attribute
+from felix.kernel.netlink import attribute, attributes
 from felix.kernel.nfnetlink import (
     DELETE_CHAIN,
+    DELETE_ELEMENTS,
     DELETE_RULE,
     DELETE_SET,
+    DELETE_TABLE,
+    MARK_OCTETS,
     NEW_CHAIN,
     NEW_ELEMENTS,
     NEW_RULE,
     NEW_SET,
-    data,
-    nested,
-    net_elements,
-    text,
+    NEW_TABLE,
+    RULE_MARK,
+    Hooked,
+    Message,
+    SetKind,
 )
-from felix.rules.nft_text import FULL, chain_name, comment_text, map_name, merged, prefix_text, set_name, widest
+from felix.kernel.nft_actions import ACTIONS
+from felix.kernel.nft_elements import NAME_OCTETS, data, nested, net_elements, text
+from felix.kernel.nft_expressions import (
+    ADDRESS_AT,
+    ANONYMOUS,
+    AT_LEAST,
+    AT_MOST,
+    CONCATENATION,
+    CONSTANT,
+    COUNTER,
+    CT_STATE,
+    CT_STATES,
+    CT_STATUS,
+    DST_NAT,
+    EQUAL,
+    FIB_ADDRESS_TYPE,
+    FIB_DESTINATION,
+    FIB_IIF,
+    FIB_MARK,
+    FIB_OIF,
+    FIB_OUT,
+    FIB_SOURCE,
+    ICMP_OF,
+    INTERVAL,
+    META_IIFNAME,
+    META_MARK,
+    META_OIFNAME,
+    META_PROTOCOL,
+    NETWORK,
+    OCTETS,
+    REGISTER,
+    RTN_LOCAL,
+    TRANSPORT,
+    TYPE_ADDRESS,
+    TYPE_PORT,
+    TYPE_PROTOCOL,
+    UNEQUAL,
+    Unencodable,
+    be32,
+    compare,
+    expression,
+    host_u32,
+    lookup,
+    masked,
+    meta,
+    payload,
+    verdict,
+)
+from felix.nft_names import BASE_CHAINS, chain_name, map_name, set_name
+from felix.rules.nft_text import FULL, comment_text, merged, widest
 
-Encoded = tuple[int, bytes]
-"""Kind of message, and its body behind the family's header."""
-
-VERDICT, REGISTER = 0, 1
-EQUAL, UNEQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
-META_MARK, META_IIFNAME, META_OIFNAME, META_PROTOCOL = 3, 6, 7, 16
-NETWORK, TRANSPORT = 1, 2
-ADDRESS_AT = {(4, "source"): 12, (4, "destination"): 16, (6, "source"): 8, (6, "destination"): 24}
-OCTETS = {4: 4, 6: 16}
-CT_STATE, CT_STATUS = 0, 2
-CT_STATES = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8, "UNTRACKED": 64}
-DST_NAT = 32
-FIB_OIF, FIB_ADDRESS_TYPE = 1, 3
-FIB_SOURCE, FIB_DESTINATION, FIB_MARK, FIB_IIF, FIB_OUT = 1, 2, 4, 8, 16
-RTN_LOCAL = 2
-ANONYMOUS, CONSTANT, INTERVAL, CONCATENATION = 1, 2, 4, 0x80
-TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT = {4: 7, 6: 8}, 12, 13
-CODES = {"drop": 0, "accept": 1, "jump": 0xFFFFFFFD, "goto": 0xFFFFFFFC, "return": 0xFFFFFFFB}
-UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-ICMP_OF, PORT_UNREACHABLE = {4: 1, 6: 58}, {4: 3, 6: 4}
-LEVEL_NOTICE = 5
 MOST_KNOWN = 10_000
+HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+ACCEPT = 1
+MAP, TYPE_INTERFACE, DATA_VERDICT = 8, 41, 0xFFFFFF00
+KEY_IN_HOST_ORDER = b"\0\4" + struct.pack("=I", 1)
+VERDICT_MAP = SetKind(MAP, TYPE_INTERFACE)
 
 
-class Unencodable(ValueError):
-    """Goes in text only."""
+def hooked(table: Table, hook: Hook) -> Hooked:
+    """How a base chain must stand in the kernel."""
+    kind, name, priority = BASE_CHAINS[table, hook]
+    return Hooked(kind, HOOKS[name], priority, ACCEPT)
 
 
-def be32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!I", value))
-
-
-def be64(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("!Q", value))
-
-
-def expression(name: str, attributes: bytes) -> bytes:
-    return nested(1, text(1, name) + nested(2, attributes))
-
-
-def meta(key: int, register: int = REGISTER) -> bytes:
-    return expression("meta", be32(1, register) + be32(2, key))
-
-
-def payload(base: int, offset: int, octets: int, register: int = REGISTER) -> bytes:
-    return expression("payload", be32(1, register) + be32(2, base) + be32(3, offset) + be32(4, octets))
-
-
-def compare(operator: int, value: bytes) -> bytes:
-    return expression("cmp", be32(1, REGISTER) + be32(2, operator) + data(3, value))
-
-
-def masked(mask: bytes, xor: bytes) -> bytes:
-    return expression(
-        "bitwise", be32(1, REGISTER) + be32(2, REGISTER) + be32(3, len(mask)) + data(4, mask) + data(5, xor)
-    )
-
-
-def lookup(name: str, *, negated: bool = False, id: int = 0, into_verdict: bool = False) -> bytes:
-    said = text(1, name) + be32(2, REGISTER)
-    if into_verdict:
-        said += be32(3, VERDICT)
-    if id:
-        said += be32(4, id)
-    if negated:
-        said += be32(5, 1)
-    return expression("lookup", said)
-
-
-def verdict(word: str, chain: str = "") -> bytes:
-    said = be32(1, CODES[word]) + (text(2, chain) if chain else b"")
-    return expression("immediate", be32(1, VERDICT) + nested(2, nested(2, said)))
-
-
-def host_u32(value: int) -> bytes:
-    return struct.pack("=I", value)
-
-
-def limit(rate: str, burst: int) -> bytes:
-    """`10/second`."""
-    if not rate:
-        return b""
-    number, _, unit = rate.partition("/")
-    if unit not in UNITS:
-        raise Unencodable(f"a rate of {rate}")
-    said = be64(1, int(number)) + be64(2, UNITS[unit]) + be32(3, burst) + be32(4, 0) + be32(5, 0)
-    return expression("limit", said)
-
-
-_COUNTER = expression("counter", be64(1, 0) + be64(2, 0))
+def set_kind(version: IPVersion, type: IPSetType) -> SetKind:
+    if type == "net":
+        return SetKind(INTERVAL, TYPE_ADDRESS[version])
+    # Types of a concatenation stand side by side in 6 bits each.
+    return SetKind(CONCATENATION, TYPE_ADDRESS[version] << 12 | TYPE_PROTOCOL << 6 | TYPE_PORT)
 
 
 @dataclass(slots=True)
@@ -159,45 +138,84 @@ class RuleEncoder:
 
     version: IPVersion
     table: str
-    messages: list[Encoded] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    mark: bytes = b""  # the digests of the rules last encoded, as `NftSocket.marks` says them
     _sets: int = 0
+    _digests: list[bytes] = field(default_factory=list)
+    _of_rule: list[tuple[bytes, bytes]] = field(default_factory=list)  # lookups of sets without a name; and unnumbered
     _known: dict[object, bytes] = field(default_factory=dict)  # criteria and actions that thousands of rules share
 
-    # --- chains ------------------------------------------------------------------------------------------------------
+    # --- table and chains --------------------------------------------------------------------------------------------
 
-    def new_chain(self, name: str) -> Encoded:
+    def new_table(self) -> Message:
+        """One that is there and at rest (`dormant`) wakes up."""
+        return NEW_TABLE, text(1, self.table) + be32(2, 0)
+
+    def delete_table(self) -> Message:
+        return DELETE_TABLE, text(1, self.table)
+
+    def base_chain(self, table: Table, hook: Hook) -> Message:
+        """Of one that is there the policy is set."""
+        kind, number, priority, policy = hooked(table, hook)
+        at = be32(1, number) + attribute(2, struct.pack("!i", priority))
+        said = text(1, self.table) + text(3, chain_name(table, hook)) + nested(4, at)
+        return NEW_CHAIN, said + be32(5, policy) + text(7, kind)
+
+    def new_chain(self, name: str) -> Message:
         return NEW_CHAIN, text(1, self.table) + text(3, name)
 
-    def flush_chain(self, name: str) -> Encoded:
+    def flush_chain(self, name: str) -> Message:
         return DELETE_RULE, text(1, self.table) + text(2, name)
 
-    def delete_chain(self, name: str) -> Encoded:
+    def delete_chain(self, name: str) -> Message:
         return DELETE_CHAIN, text(1, self.table) + text(3, name)
 
-    def rules(self, table: Table, chain: Chain) -> list[Encoded]:
-        """The rules, and before each the sets that it needs. Raises Unencodable."""
-        self.messages = []
-        name = chain_name(table, chain.name)
-        for rule in chain.rules:
-            self.messages.append(self._rule(table, name, rule))
+    # --- rules -------------------------------------------------------------------------------------------------------
+
+    def rules(self, table: Table, chain: Chain, name: str = "") -> list[Message]:
+        """The rules, and before each the sets that it needs. `name`: in the kernel, if not the chain's. Raises Unencodable."""
+        self.messages, self._digests, self.mark = [], [], b""
+        name = name or chain_name(table, chain.name)
+        for at, rule in enumerate(chain.rules):
+            try:
+                self.messages.append(self._rule(table, name, rule))
+            except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
+                raise Unencodable(f"rule {at}: {error}") from error
+        self.mark = b"".join(self._digests)
         found, self.messages = self.messages, []
         return found
 
-    def _rule(self, table: Table, chain: str, rule: Rule) -> Encoded:
+    def _rule(self, table: Table, chain: str, rule: Rule) -> Message:
+        self._of_rule.clear()
+        before = len(self.messages)
         has_protocol = any(isinstance(one, Protocol) for one in rule.criteria)
         parts = []
         for one in rule.criteria:
             if isinstance(one, ICMP) and not has_protocol:
                 parts.append(meta(META_PROTOCOL) + compare(EQUAL, bytes((ICMP_OF[self.version],))))
-            parts.append(self._known.get(one) or self._encode(CRITERIA, one))
-        parts.append(_COUNTER)
+            parts.append(self._known.get(one) or self._criterion(one))
+        parts.append(COUNTER)
         if rule.action is not None:
             parts.append(self._action(table, rule.action))
-        said = text(1, self.table) + text(2, chain) + nested(4, b"".join(parts))
+        words = b"".join(parts)
+        user_data = b""
         if rule.comments:
             comment = comment_text("; ".join(rule.comments)).encode() + b"\0"
-            said += attribute(7, bytes((0, len(comment))) + comment)
-        return NEW_RULE, said
+            user_data = bytes((0, len(comment))) + comment
+        digest = self._digest(words + user_data, before)
+        self._digests.append(digest)
+        user_data += bytes((RULE_MARK, len(digest))) + digest
+        return NEW_RULE, text(1, self.table) + text(2, chain) + nested(4, words) + attribute(7, user_data)
+
+    def _digest(self, words: bytes, before: int) -> bytes:
+        """The same whatever numbers the sets without a name have got."""
+        for numbered, unnumbered in self._of_rule:
+            words = words.replace(numbered, unnumbered)
+        parts = [words]
+        for kind, said in self.messages[before:]:
+            if kind == NEW_ELEMENTS:
+                parts += [said[a:b] for number, a, b in attributes(said, 0, len(said)) if number == 3]
+        return hashlib.blake2b(b"".join(parts), digest_size=MARK_OCTETS).digest()
 
     def _action(self, table: Table, action: Any) -> bytes:
         if isinstance(action, Jump | GoTo):
@@ -205,32 +223,49 @@ class RuleEncoder:
         if isinstance(action, GoToByInterface):
             key = META_IIFNAME if action.direction == "in" else META_OIFNAME
             return meta(key) + lookup(map_name(table, action.map), into_verdict=True)
-        return self._known.get(action) or self._encode(ACTIONS, action)
+        known = self._known.get(action)
+        if known is None:
+            known = self._remember(action, _of(ACTIONS, action)(self.version, action))
+        return known
 
-    def _encode(self, by: Mapping[type, Callable[[RuleEncoder, Any], bytes]], one: Any) -> bytes:
+    def _criterion(self, one: Any) -> bytes:
         before = len(self.messages)
-        found = _of(by, one)(self, one)
-        if len(self.messages) == before:  # without a set that lives with this rule alone
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[one] = found
-        return found
+        found = _of(CRITERIA, one)(self, one)
+        # A set without a name lives with one rule alone.
+        return found if len(self.messages) > before else self._remember(one, found)
+
+    def _remember(self, one: object, said: bytes) -> bytes:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[one] = said
+        return said
 
     # --- sets --------------------------------------------------------------------------------------------------------
 
-    def new_set(self, name: str, type: IPSetType) -> Encoded:
+    def new_set(self, name: str, type: IPSetType) -> Message:
         octets = OCTETS[self.version]
+        flags, key_type = set_kind(self.version, type)
+        said = be32(3, flags) + be32(4, key_type)
         if type == "net":
-            said = be32(3, INTERVAL) + be32(4, TYPE_ADDRESS[self.version]) + be32(5, octets)
+            said += be32(5, octets)
         else:
-            # Types of a concatenation stand side by side in 6 bits each.
-            kind = TYPE_ADDRESS[self.version] << 12 | TYPE_PROTOCOL << 6 | TYPE_PORT
             lengths = b"".join(nested(1, be32(1, length)) for length in (octets, 1, 2))
-            said = be32(3, CONCATENATION) + be32(4, kind) + be32(5, octets + 8) + nested(9, nested(2, lengths))
+            said += be32(5, octets + 8) + nested(9, nested(2, lengths))
         self._sets += 1
         return NEW_SET, text(1, self.table) + text(2, name) + said + be32(10, self._sets)
 
-    def delete_set(self, name: str) -> Encoded:
+    def new_map(self, name: str) -> Message:
+        self._sets += 1
+        said = be32(3, MAP) + be32(4, TYPE_INTERFACE) + be32(5, NAME_OCTETS) + be32(6, DATA_VERDICT)
+        said += attribute(13, KEY_IN_HOST_ORDER)  # or nft shows no names
+        return NEW_SET, text(1, self.table) + text(2, name) + said + be32(10, self._sets)
+
+    def elements(self, what: Literal["add", "delete"], name: str, elements: Sequence[bytes]) -> Message:
+        """Of a set or map; at most MAX_ELEMENTS."""
+        kind = NEW_ELEMENTS if what == "add" else DELETE_ELEMENTS
+        return kind, text(1, self.table) + text(2, name) + nested(3, b"".join(elements))
+
+    def delete_set(self, name: str) -> Message:
         return DELETE_SET, text(1, self.table) + text(2, name)
 
     def nameless_set(self, key_type: int, key_octets: int, elements: Iterable[bytes], *, negated: bool) -> bytes:
@@ -241,7 +276,9 @@ class RuleEncoder:
         head = text(1, self.table) + text(2, name)
         self.messages.append((NEW_SET, head + be32(3, flags) + be32(4, key_type) + be32(5, key_octets) + be32(10, id)))
         self.messages.append((NEW_ELEMENTS, head + be32(4, id) + nested(3, b"".join(elements))))
-        return lookup(name, negated=negated, id=id)
+        found = lookup(name, negated=negated, id=id)
+        self._of_rule.append((found, lookup(name, negated=negated)))
+        return found
 
     # --- criteria ----------------------------------------------------------------------------------------------------
 
@@ -253,6 +290,8 @@ class RuleEncoder:
 
     def _net(self, side: str, cidr: str, *, negated: bool) -> bytes:
         network = ipaddress.ip_network(cidr, strict=False)
+        if network.version != self.version:
+            raise Unencodable(f"{cidr} is no IPv{self.version} network")
         said = self.address(side)
         if network.prefixlen < network.max_prefixlen:
             said += masked(network.netmask.packed, bytes(OCTETS[self.version]))
@@ -260,6 +299,8 @@ class RuleEncoder:
 
     def net_any_of(self, one: NetAnyOf) -> bytes:
         nets = widest(one.cidrs)
+        if not nets or any((":" in net) != (self.version == 6) for net in nets):
+            raise Unencodable(f"no IPv{self.version} networks: {', '.join(one.cidrs)}")
         if len(nets) == 1:
             return self._net(one.side, nets[0], negated=one.negated)
         elements = [element for net in nets for element in net_elements(net)]
@@ -279,6 +320,8 @@ class RuleEncoder:
     def ports(self, one: Ports) -> bytes:
         said = payload(TRANSPORT, 0 if one.side == "source" else 2, 2)
         ranges = merged(one.ranges)
+        if not ranges or any(first > last for first, last in ranges):
+            raise Unencodable(f"no ports: {one.ranges}")
         if len(ranges) > 1:
             elements = [part for first, last in ranges for part in port_elements(PortRange(first, last))]
             return said + self.nameless_set(TYPE_PORT, 2, elements, negated=one.negated)
@@ -294,10 +337,6 @@ class RuleEncoder:
         value = bytes((one.type,)) if one.code is None else bytes((one.type, one.code))
         return payload(TRANSPORT, 0, len(value)) + compare(UNEQUAL if one.negated else EQUAL, value)
 
-    def reject(self, one: Reject) -> bytes:
-        kind, code = (1, 0) if one.how == "tcp-reset" else (0, PORT_UNREACHABLE[self.version])
-        return expression("reject", be32(1, kind) + attribute(2, bytes((code,))))
-
 
 def port_elements(one: PortRange) -> list[bytes]:
     found = [nested(1, data(1, struct.pack("!H", one.first)))]
@@ -306,10 +345,10 @@ def port_elements(one: PortRange) -> list[bytes]:
     return found
 
 
-def _of(table: Mapping[type, Callable[[RuleEncoder, Any], bytes]], one: Any) -> Callable[[RuleEncoder, Any], bytes]:
+def _of(table: Mapping[type, Callable[[Any, Any], bytes]], one: Any) -> Callable[[Any, Any], bytes]:
     found = table.get(type(one))
     if found is None:
-        raise Unencodable(type(one).__name__)
+        raise Unencodable(f"nftables has no {type(one).__name__}")
     return found
 
 
@@ -320,10 +359,14 @@ def mark(_: RuleEncoder, one: Mark) -> bytes:
 
 def interface(key: int) -> Callable[[RuleEncoder, Any], bytes]:
     def encode(_: RuleEncoder, one: InInterface | OutInterface) -> bytes:
-        if one.name == "+":
+        if one.name == "+" and not one.negated:
             return b""
-        name = one.name.encode()
-        value = name[:-1] if name.endswith(b"+") else name.ljust(16, b"\0")
+        name = os.fsencode(one.name)
+        value = name.removesuffix(b"+")
+        if not value or len(value) >= NAME_OCTETS:
+            raise Unencodable(f"no interface can be called {one.name!r}")
+        if value == name:
+            value = name.ljust(NAME_OCTETS, b"\0")
         return meta(key) + compare(UNEQUAL if one.negated else EQUAL, value)
 
     return encode
@@ -365,35 +408,4 @@ CRITERIA: Mapping[type, Callable[[RuleEncoder, Any], bytes]] = {
     DNATted: lambda _, one: has_bits(CT_STATUS, DST_NAT, negated=one.negated),
     AddressType: address_type,
     ReversePathFails: reverse_path,
-}
-
-
-def set_mark(_: RuleEncoder, one: SetMark) -> bytes:
-    kept = host_u32(FULL & ~one.mask)
-    return meta(META_MARK) + masked(kept, host_u32(one.value)) + expression("meta", be32(2, META_MARK) + be32(3, 1))
-
-
-def nflog(_: RuleEncoder, one: NFLog) -> bytes:
-    said = attribute(1, struct.pack("!H", one.group)) + text(2, prefix_text(one.prefix))
-    return limit(one.rate, one.burst) + expression("log", said)
-
-
-def log(_: RuleEncoder, one: Log) -> bytes:
-    return limit(one.rate, one.burst) + expression("log", text(2, comment_text(one.prefix)) + be32(5, LEVEL_NOTICE))
-
-
-def packet_rate(encoder: RuleEncoder, one: LimitPacketRate) -> bytes:
-    return limit(f"{one.per_second}/second", one.burst) + set_mark(encoder, SetMark(one.mark, one.mark))
-
-
-ACTIONS: Mapping[type, Callable[[RuleEncoder, Any], bytes]] = {
-    Accept: lambda _, _one: verdict("accept"),
-    Drop: lambda _, _one: verdict("drop"),
-    Return: lambda _, _one: verdict("return"),
-    Reject: RuleEncoder.reject,
-    SetMark: set_mark,
-    NFLog: nflog,
-    Log: log,
-    NoTrack: lambda _, _one: expression("notrack", b""),
-    LimitPacketRate: packet_rate,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -46,48 +45,11 @@ from felix.filter_rules import (
     SetMark,
     Table,
 )
+from felix.nft_names import BASE_CHAINS, FAMILIES, TABLE_NAME, chain_name, map_name, set_name
 
-TABLE_NAME = "calico"
-FAMILIES: Mapping[IPVersion, str] = {4: "ip", 6: "ip6"}
-# Where the kernel's hooks call us: (type, hook, priority).
-BASE_CHAINS: Mapping[tuple[Table, Hook], tuple[str, str, int]] = {
-    ("raw", "PREROUTING"): ("filter", "prerouting", -300),
-    ("raw", "OUTPUT"): ("filter", "output", -300),
-    ("mangle", "PREROUTING"): ("filter", "prerouting", -150),
-    ("mangle", "POSTROUTING"): ("filter", "postrouting", -150),
-    ("nat", "PREROUTING"): ("nat", "prerouting", -100),
-    ("nat", "OUTPUT"): ("nat", "output", -100),
-    ("nat", "POSTROUTING"): ("nat", "postrouting", 110),
-    ("filter", "INPUT"): ("filter", "input", 0),
-    ("filter", "FORWARD"): ("filter", "forward", 0),
-    ("filter", "OUTPUT"): ("filter", "output", 0),
-}
 MAX_COMMENT_OCTETS = 120  # nft takes 128
-MAX_NAME = 100  # the kernel takes 255; nft 1.0.6 cuts map elements' verdicts earlier
-_LEGAL = re.compile(r"[A-Za-z0-9/_.\-]+")
 _COMMENT = re.compile(r"[^\w @%+=:,./\-]", re.ASCII)
 FULL = 0xFFFFFFFF
-
-
-def chain_name(table: Table, name: str) -> str:
-    """One table holds the chains of all: `filter-cali-FORWARD`."""
-    return legal(f"{table}-{name}")
-
-
-def set_name(version: IPVersion, id: str) -> str:
-    return legal(f"cali{version}0{id.replace(':', '-')}")
-
-
-def map_name(table: Table, name: str) -> str:
-    return legal(f"{table}-{name}")
-
-
-def legal(name: str) -> str:
-    """What nft cannot read, or not in that length, is replaced by a hash of all."""
-    if len(name) <= MAX_NAME and _LEGAL.fullmatch(name):
-        return name
-    digest = hashlib.sha224(name.encode()).hexdigest()[:24]
-    return f"{re.sub(r'[^A-Za-z0-9/_.-]', '-', name)[: MAX_NAME - 25]}_{digest}"
 
 
 class NftText:
@@ -309,7 +271,7 @@ def comment_text(text: str) -> str:
 
 def prefix_text(text: str) -> str:
     """`|` divides the parts of a denied packet's prefix, so it stays."""
-    return "|".join(comment_text(part) for part in text.split("|"))
+    return "|".join(comment_text(part) for part in text.split("|"))[:MAX_COMMENT_OCTETS]
 
 
 def widest(cidrs: Iterable[str]) -> list[str]:

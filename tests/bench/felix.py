@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from felix.kernel.nfnetlink import NftSocket
-from felix.rules.nft_text import map_name
+from felix.nft_names import map_name
 from integration.datastore.api import Step
 from integration.datastore.local.driver import LocalDatastore
 from integration.resources.keys import Key

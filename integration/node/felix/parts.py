@@ -18,7 +18,7 @@ from felix.dataplane.workload_links import WorkloadLinks
 from felix.desired import EncapsulationUpdate, IPVersion, Message
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
-from felix.kernel.nfnetlink import NftMonitor
+from felix.kernel.nft_monitor import NftMonitor
 from felix.kernel.nftables import NftablesFilter
 from felix.ports import InterfaceListener, PacketFilter, Programmer
 from felix.rules.ruleset import RuleProgrammer
@@ -196,8 +196,7 @@ class Parts:
     def _nft_changed(self) -> None:
         assert self._nft_monitor is not None
         filters = {v: one.filter for v, one in self.rules.items() if isinstance(one.filter, NftablesFilter)}
-        touched = self._nft_monitor.read(lambda pid: any(one.is_own(pid) for one in filters.values()))
-        for version, what in touched.items():
+        for version, what in self._nft_monitor.read().items():
             if version in filters:
                 filters[version].suspect(what)
                 self.plane.check_soon(RULES[version])

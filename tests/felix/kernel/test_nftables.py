@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,7 +14,6 @@ from felix.filter_rules import (
     GoToByInterface,
     HookRules,
     InPortSet,
-    InSet,
     Jump,
     Masquerade,
     Ports,
@@ -25,6 +21,7 @@ from felix.filter_rules import (
     Rule,
 )
 from felix.kernel.nftables import NftablesFilter
+from tests.felix.kernel.nft_scene import chains, handle_of, inside, listed, policy, ruleset
 from tests.netns import Namespace, network_namespace
 
 pytestmark = pytest.mark.root
@@ -34,47 +31,6 @@ pytestmark = pytest.mark.root
 def host() -> Iterator[Namespace]:
     with network_namespace() as namespace:
         yield namespace
-
-
-def inside(host: Namespace, body: Callable[[NftablesFilter], Awaitable[None]], version: int = 4) -> None:
-    """Run with a filter whose sockets and programs are in the namespace."""
-
-    def run() -> None:
-        async def go() -> None:
-            packet_filter = NftablesFilter(version)  # type: ignore[arg-type]
-            try:
-                await body(packet_filter)
-            finally:
-                packet_filter.close()
-
-        with asyncio.Runner() as runner:
-            # Programs are started from this thread, which is in the namespace.
-            asyncio.get_event_loop_policy().set_child_watcher(asyncio.ThreadedChildWatcher())
-            runner.run(go())
-
-    host.call(run)
-
-
-def ruleset(host: Namespace) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(host.run("nft", "-j", "list", "ruleset"))["nftables"]
-    return found
-
-
-def chains(host: Namespace) -> dict[str, int]:
-    """Chain → number of rules."""
-    found = {one["chain"]["name"]: 0 for one in ruleset(host) if "chain" in one}
-    for one in ruleset(host):
-        if "rule" in one:
-            found[one["rule"]["chain"]] += 1
-    return found
-
-
-def listed(host: Namespace, what: str, name: str, family: str = "ip") -> str:
-    return host.run("nft", "list", what, family, "calico", name)
-
-
-def policy(name: str = "cali-pi-x", id: str = "s:web") -> Chain:
-    return Chain(name, (Rule((InSet("source", id),), Accept()), Rule((), Drop())))
 
 
 def test_what_is_wanted_stands_in_the_kernel(host: Namespace) -> None:
@@ -106,14 +62,14 @@ def test_changes_touch_what_has_changed_and_leave_counters_of_the_rest(host: Nam
         nft.set_chains("filter", [policy(), policy("cali-pi-z")])
         nft.set_map("filter", "to", {"cali1": "cali-pi-x"})
         assert await nft.apply() == []
-        before = nft._handles["filter-cali-pi-z"]
+        before = nft._socket.rule_handles("filter-cali-pi-z")
         nft.change_ip_set("s:web", {"10.0.0.2/32"}, {"10.0.0.1/32"})
         nft.set_ip_set("s:new", "net", {"10.9.0.0/24"})
         nft.set_chains("filter", [policy(id="s:new")])
         nft.set_map("filter", "to", {"cali1": "cali-pi-z", "cali2": "cali-pi-x"})
         assert await nft.apply() == []
         assert await nft.check() == []
-        assert nft._handles["filter-cali-pi-z"] == before
+        assert nft._socket.rule_handles("filter-cali-pi-z") == before
         nft.change_ip_set("s:web", {"10.0.0.0/8"}, ())
         nft.remove_ip_set("s:new")
         nft.set_chains("filter", [policy()])
@@ -136,13 +92,17 @@ def test_changes_touch_what_has_changed_and_leave_counters_of_the_rest(host: Nam
         ("add rule ip calico filter-FORWARD accept", "hook filter FORWARD was altered"),
         ("delete element ip calico cali40s-web { 10.0.0.1 }", "members of set s:web were altered"),
         ("add element ip calico cali40s-web { 10.7.0.1 }", "members of set s:web were altered"),
+        (
+            "delete element ip calico cali40s-web { 10.1.0.0/16 }; add element ip calico cali40s-web { 10.1.0.0/17 }",
+            "members of set s:web were altered",
+        ),
         ('delete element ip calico filter-to { "cali1" }', "map filter-to was altered"),
         ("add chain ip calico intruder", "not ours: intruder"),
     ],
 )
 def test_what_others_alter_is_found_and_put_right(host: Namespace, command: str, said: str) -> None:
     async def body(nft: NftablesFilter) -> None:
-        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32", "10.1.0.0/16"})
         nft.set_chains("filter", [policy()])
         nft.set_map("filter", "to", {"cali1": "cali-pi-x"})
         await nft.apply()
@@ -174,6 +134,35 @@ def test_a_new_process_takes_over_without_a_moment_of_nothing(host: Namespace) -
     inside(host, second)
     assert "filter-cali-pi-old" not in chains(host)
     assert "10.0.0.2" in listed(host, "set", "cali40s-web")
+
+
+@pytest.mark.parametrize(
+    ("former", "wanted"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/16"),  # begin alike
+        ("10.0.0.0/16", "10.0.0.0/8"),
+        ("10.0.0.0/8", "10.1.0.0/16"),  # one within the other
+        ("10.1.0.0/16", "10.0.0.0/8"),
+        ("10.0.0.0/9", "10.128.0.0/9"),  # one begins where the other ends
+        ("10.128.0.0/9", "10.0.0.0/9"),
+        ("0.0.0.0/0", "255.255.255.255/32"),
+        ("128.0.0.0/1", "0.0.0.0/1"),
+    ],
+)
+def test_a_former_process_s_set_gets_exactly_the_members_wanted_now(host: Namespace, former: str, wanted: str) -> None:
+    async def write(nft: NftablesFilter, member: str) -> None:
+        nft.set_ip_set("s:web", "net", {member, "192.0.2.7/32"} if member != "0.0.0.0/0" else {member})
+        nft.set_chains("filter", [policy()])
+        assert await nft.apply() == []
+        assert await nft.check() == []
+
+    inside(host, lambda nft: write(nft, former))
+    handle = handle_of(host, "filter-FORWARD")
+    inside(host, lambda nft: write(nft, wanted))
+    assert handle_of(host, "filter-FORWARD") == handle, "the table was not made anew"
+    found = listed(host, "set", "cali40s-web").partition("elements = ")[2].partition("}")[0].strip(" {}")
+    text = wanted.removesuffix("/32")
+    assert sorted(found.split(", ")) == sorted([text, "192.0.2.7"] if text != "0.0.0.0/0" else [text])
 
 
 def test_one_refused_chain_is_closed_and_leaves_the_others_alone(host: Namespace) -> None:
