@@ -115,9 +115,9 @@ class Parts:
     def new_chain(self, name: str) -> Part:
         return Part(Owner("chain", name), [self.encoder.new_chain(name)])
 
-    def rules(self, chain: WantedChain) -> Part:
+    def rules(self, chain: WantedChain, to_write: Chain) -> Part:
         """Raises Unencodable."""
-        rules = self.encoder.rules(chain.table, chain.chain)
+        rules = self.encoder.rules(chain.table, to_write)
         return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules], self.encoder.mark)
 
     def closed(self, chain: WantedChain, hooks: Collection[Hook], *, keeps_failsafes: bool) -> Part:

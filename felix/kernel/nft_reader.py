@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from felix.desired import IPSetType, IPVersion
+from felix.filter_rules import Chain
 from felix.kernel.nfnetlink import MARK_OCTETS, Hooked, NftSocket, SetKind
 from felix.kernel.nft_elements import Key, interface_of, member_keys, members_of
 from felix.kernel.nft_expressions import Unencodable
@@ -52,7 +53,8 @@ class NftReader:
         table.sets_stand(sets)
         names = sorted(table.known_chains & table.chains.keys())
         for at in range(0, len(names), ASK_EACH):
-            some = [table.chains[name] for name in names[at : at + ASK_EACH] if name in table.chains]
+            chains_ = [table.chains[name] for name in names[at : at + ASK_EACH] if name in table.chains]
+            some = [(chain, table.to_write(chain)) for chain in chains_]
             for chain, mark, is_wanted in await asyncio.to_thread(self._compared, some):
                 table.marks[chain.name] = mark
                 if is_wanted:
@@ -65,16 +67,16 @@ class NftReader:
                 verdicts.stands({})
         table.is_loaded = True
 
-    def _compared(self, chains: Iterable[WantedChain]) -> list[tuple[WantedChain, bytes, bool]]:
-        """What their rules were made of, and whether that is what is wanted."""
+    def _compared(self, chains: Iterable[tuple[WantedChain, Chain]]) -> list[tuple[WantedChain, bytes, bool]]:
+        """What their rules were made of, and whether that is what is to be written."""
         found = []
         encoder = RuleEncoder(self.version, self._name)
-        for chain in chains:
+        for chain, to_write in chains:
             mark = self._socket.marks(chain.name)
             is_wanted = len(mark) == MARK_OCTETS * len(chain.chain.rules)
             if mark and is_wanted:
                 with suppress(Unencodable):
-                    encoder.rules(chain.table, chain.chain)
+                    encoder.rules(chain.table, to_write)
                 is_wanted = encoder.mark == mark
             found.append((chain, mark, is_wanted))
         return found

@@ -65,7 +65,7 @@ class NftWriter:
         if sum(len(one.chain.rules) for one in chains) > RULES_AT_ONCE:
             return False
         try:
-            rules = [parts.rules(chain) for chain in chains]
+            rules = [parts.rules(chain, table.to_write(chain)) for chain in chains]
         except Unencodable:
             return False
         taken = self._take([(chain, part.mark) for chain, part in zip(chains, rules, strict=True)])
@@ -217,7 +217,7 @@ class NftWriter:
         found = []
         for chain in chains:
             try:
-                found.append((chain, self._parts.rules(chain)))
+                found.append((chain, self._parts.rules(chain, self._table.to_write(chain))))
             except Unencodable as error:
                 refused[Owner("chain", chain.name)] = str(error)
         return found
