@@ -28,6 +28,7 @@ from felix.kernel.nflog import LoggedPacket, NFLogReader, open_group
 from integration.datastore.api import Datastore
 from integration.datastore.errors import DatastoreError
 from integration.datastore.status_keys import status_keys_of
+from integration.lean import settled
 from integration.logs import EventLog
 from integration.node.felix.control import Asked, FelixApi
 from integration.node.felix.counting import counted
@@ -197,6 +198,7 @@ class FelixDaemon:
     async def _after_first_apply(self) -> None:
         assert self._parts is not None
         await self._parts.plane.is_applied.wait()
+        settled()
         await self._parts.remove_other_renderer()
         self._files.in_sync()
         if self._reporter is not None:
