@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from felix.desired import IPVersion, PortRange
-from felix.filter_rules import Net, Ports, Protocol
+from felix.filter_rules import ICMP, Net, Ports, Protocol, Side
 from felix.kernel.netlink import attribute, attributes, frames
 from felix.kernel.nfnetlink import (
     FAMILY_NUMBERS,
@@ -48,12 +48,17 @@ KINDS: dict[int, Kind] = {1: "policy", 2: "return", 3: "rule"}
 
 @dataclass(frozen=True, slots=True)
 class TracedFlow:
-    """What is None may be anything. `port` is the destination's, and needs a protocol with ports."""
+    """What is None may be anything. `port` is the destination's; both ports need a protocol that has some.
+
+    `icmp` is type and code. All as the packet has it when it comes, before any translation.
+    """
 
     source: str | None = None
     destination: str | None = None
     protocol: int | None = None
     port: int | None = None
+    source_port: int | None = None
+    icmp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class TraceEvent:
 
     `rule` is a rule's handle in `chain` (`NftSocket.rule_handles` has them in order), 0 for a return or a policy.
     `verdict`: `accept`, `drop`, `continue`, `return`, `jump CHAIN`, `goto CHAIN`. Interfaces by index, 0: none, or
-    told in the hook's first event.
+    told in the hook's first event. `header`: the first octets of the packet from its IP header on, in a hook's first event.
     """
 
     packet: int
@@ -74,6 +79,7 @@ class TraceEvent:
     in_interface: int
     out_interface: int
     mark: int
+    header: bytes = b""
 
     @property
     def is_end(self) -> bool:
@@ -96,17 +102,19 @@ def trace_rules(version: IPVersion, flow: TracedFlow) -> list[Message]:
 
 
 def _criteria(encoder: RuleEncoder, flow: TracedFlow) -> bytes:
-    if flow.port is not None and flow.protocol not in WITH_PORTS:
+    ports: tuple[tuple[Side, int | None], ...] = (("source", flow.source_port), ("destination", flow.port))
+    if any(port is not None for _, port in ports) and flow.protocol not in WITH_PORTS:
         raise Unencodable("a port needs a protocol that has ports")
-    wanted: list[Protocol | Net | Ports] = []
+    wanted: list[Protocol | Net | Ports | ICMP] = []
     if flow.protocol is not None:
         wanted.append(Protocol(flow.protocol))
     if flow.source is not None:
         wanted.append(Net("source", str(ipaddress.ip_network(flow.source))))
     if flow.destination is not None:
         wanted.append(Net("destination", str(ipaddress.ip_network(flow.destination))))
-    if flow.port is not None:
-        wanted.append(Ports("destination", (PortRange(flow.port, flow.port),)))
+    wanted += [Ports(side, (PortRange(port, port),)) for side, port in ports if port is not None]
+    if flow.icmp is not None:
+        wanted.append(ICMP(*flow.icmp))
     try:
         return b"".join(CRITERIA[type(one)](encoder, one) for one in wanted)
     except struct.error as error:
@@ -202,6 +210,7 @@ def decode_event(received: bytes, start: int, end: int, family: int) -> TraceEve
     return TraceEvent(
         number(6), kind, named(found.get(1, b"")), named(found.get(2, b"")), number(3),
         f"{word} {target}" if target else word, number(10), number(12), number(14),
+        found.get(8, b"") + found.get(9, b""),
     )  # fmt: skip
 
 

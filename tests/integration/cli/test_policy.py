@@ -14,7 +14,7 @@ from felix.explain.flow import ExplainSettings
 from felix.explain.stats import Counted, RuleOf
 from felix.health import Health
 from integration.catbird import main
-from integration.node.felix.control import Asked, FelixApi
+from integration.node.felix.control import Asked, FelixApi, no_trace
 from integration.node.http_server import HttpServer
 from integration.node.sockets import claim_unix_socket
 from integration.resources.yaml_text import dump_all
@@ -46,7 +46,7 @@ def felix(tmp_path: Path) -> Iterator[str]:
     async def counts() -> Counted:
         return [(RuleOf(policy_id("web"), "", "in", 0), 3, 180)]
 
-    asked = Asked(STATE, Health(time.monotonic), ExplainSettings, lambda: HOST, dict, counts)
+    asked = Asked(STATE, Health(time.monotonic), ExplainSettings, lambda: HOST, dict, counts, no_trace)
     path = str(tmp_path / "felix.sock")
     loop = asyncio.new_event_loop()
     server = HttpServer(FelixApi(asked), failed=lambda _text: None)
