@@ -1,7 +1,8 @@
 """What the kernel told of packets on their way, as one JSON value a packet, and that as lines for people. Pure.
 
 A packet meets hooks one after the other, in each hook chains, and in each chain the rules that match it. The kernel says of none
-that it was the packet's last: a packet is done when it is dropped, or has been silent for QUIET_S.
+that it was the packet's last: a packet is done when it is dropped, or has been silent for QUIET_S. The kernel's
+number of a packet is a hash of where it lies in memory, and the next one may get the same: a packet is known by its headers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ QUIET_S = 0.2
 OURS = "calico"
 # After these the kernel has more to ask: a packet that is seen in none of the others has been lost between them.
 NOT_LAST = frozenset({"PREROUTING", "FORWARD", "OUTPUT"})
+Key = tuple[object, ...]
 TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
 
 
@@ -45,7 +47,7 @@ class Step:
     packet: int
     table: str
     chain: str
-    kind: Literal["rule", "return", "policy"]
+    kind: Literal["rule", "return", "policy", "end"]
     rule: int | None
     verdict: str
     hook: str = ""
@@ -60,7 +62,7 @@ class Step:
 @dataclass(slots=True)
 class _Hook:
     table: str
-    base: str  # its first chain
+    base: str  # the hook's name where it is known, otherwise its first chain
     steps: list[Step]
 
     @property
@@ -76,23 +78,12 @@ class _Hook:
 class _Way:
     """One packet's, as far as it has come."""
 
+    key: Key
     last_at: float
     hooks: list[_Hook] = field(default_factory=list)
 
-    def begins_anew(self, step: Step) -> bool:
-        """The kernel makes a packet's number of where it lies in memory: the next may get the same."""
-        return any((one.table, one.base) == (step.table, step.chain) for one in self.hooks)
-
-    def begins_hook(self, step: Step) -> bool:
-        current = self.hooks[-1] if self.hooks else None
-        if current is None or step.header or step.table != current.table:
-            return True
-        return step.kind == "policy" and step.chain != current.base
-
-    def take(self, step: Step) -> None:
-        if self.begins_hook(step):
-            self.hooks.append(_Hook(step.table, step.chain, []))
-        self.hooks[-1].steps.append(step)
+    def has_met(self, step: Step) -> bool:
+        return any((one.table, one.base) == (step.table, step.hook or step.chain) for one in self.hooks)
 
 
 class Packets:
@@ -100,7 +91,8 @@ class Packets:
 
     def __init__(self, state: DesiredState) -> None:
         self._state = state
-        self._ways: dict[int, _Way] = {}
+        self._ways: dict[Key, _Way] = {}
+        self._in_hook: dict[int, _Way] = {}  # by the kernel's number
         self.count = 0
 
     @property
@@ -109,29 +101,51 @@ class Packets:
 
     def take(self, step: Step, now: float) -> Iterator[View]:
         """The packets that this ends."""
-        way = self._ways.get(step.packet)
-        if way is not None and way.begins_hook(step) and way.begins_anew(step):
-            yield self._done(step.packet)
-            way = None
-        if way is None:
-            way = self._ways[step.packet] = _Way(now)
-        way.take(step)
+        way = self._in_hook.get(step.packet)
+        if step.header or way is None:
+            key = key_of(step)
+            way = self._ways.get(key)
+            if way is not None and way.has_met(step):  # one with the same headers
+                yield self._done(way)
+                way = None
+            if way is None:
+                way = self._ways[key] = _Way(key, now)
+            way.hooks.append(_Hook(step.table, step.hook or step.chain, []))
+            self._in_hook[step.packet] = way
+        way.hooks[-1].steps.append(step)
         way.last_at = now
         if step.verdict == "drop":
-            yield self._done(step.packet)
+            yield self._done(way)
 
     def quiet(self, now: float) -> Iterator[View]:
         """Those that have been silent long enough."""
-        for packet in [packet for packet, way in self._ways.items() if now - way.last_at >= QUIET_S]:
-            yield self._done(packet)
+        for way in [way for way in self._ways.values() if now - way.last_at >= QUIET_S]:
+            yield self._done(way)
 
     def rest(self) -> Iterator[View]:
-        for packet in list(self._ways):
-            yield self._done(packet)
+        for way in list(self._ways.values()):
+            yield self._done(way)
 
-    def _done(self, packet: int) -> View:
+    def _done(self, way: _Way) -> View:
         self.count += 1
-        return way_view(self.count, self._ways.pop(packet).hooks, self._state)
+        del self._ways[way.key]
+        self._in_hook = {number: one for number, one in self._in_hook.items() if one is not way}
+        return way_view(self.count, way.hooks, self._state)
+
+
+def key_of(step: Step) -> Key:
+    """What stays as it is while the packet goes through this node: neither lifetime nor checksums nor destination do."""
+    packet = step.header
+    header = ip_header(packet)
+    if header is None:
+        return (step.packet,)
+    source, _, protocol, rest = header
+    identification = packet[4:6] if packet[0] >> 4 == 4 else packet[:4]  # IPv6: the flow label
+    if protocol == TCP:
+        return source, protocol, identification, rest[:2], rest[4:14]  # numbers and flags
+    if protocol in (ICMP, ICMPV6):
+        return source, protocol, identification, rest[:2], rest[4:8]  # type, code, identifier, number
+    return source, protocol, identification, rest[:2], rest[4:6]
 
 
 # --- as JSON
@@ -149,7 +163,7 @@ def way_view(number: int, hooks: list[_Hook], state: DesiredState) -> View:
     shown: list[View] = []
     for hook in hooks:
         first = hook.steps[0]
-        one: View = {"table": hook.table, "hook": hook.name or hook.base}
+        one: View = {"table": hook.table, "hook": hook.base}
         one |= {"in": first.in_interface} if first.in_interface else {}
         one |= {"out": first.out_interface} if first.out_interface else {}
         seen = header_view(first.header)
@@ -187,8 +201,8 @@ def _steps_view(steps: list[Step], state: DesiredState) -> Iterator[View]:
         text = step.text
         if step.owner is not None:
             view["policy"], text = owner_view(step.owner, state)
-        if step.kind == "return":
-            text = "no more rules"
+        if step.kind in ("return", "end"):
+            text = "no more rule of it matches"
         elif step.kind == "policy":
             text = "the chain's default"
         yield view | {"text": text}
@@ -278,23 +292,25 @@ def traced_lines(view: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _step_lines(steps: list[Mapping[str, Any]]) -> Iterator[str]:
-    chain = ""
+    """Only the end of what no endpoint and no policy had a say in."""
     worth = [step for step in steps if _is_worth_a_line(step)]
+    if not any("policy" in step or "place" in step for step in steps):
+        worth = [step for step in worth if step["verdict"] in ("accept", "drop")]
+    chain = ""
     for step, following in zip_longest(worth, worth[1:]):
         if _is_told_by(step, following):
             continue
+        policy = step.get("policy")
         if step["chain"] != chain:
             chain = step["chain"]
-            policy = step.get("policy")
             title = f"{_policy_text(policy)}, {policy['direction']}" if policy else step.get("place", "")
             yield f"    {chain}" + (f": {title}" if title else "")
-        number = "-" if step["rule"] is None else step["rule"]
-        if step.get("policy") and step["policy"]["rule"] is not None:
-            number = step["policy"]["rule"]
-        text = step["text"]
-        if step.get("policy") and step["kind"] == "return":
-            text = "no rule of it matches"
-        yield f"      {number:>3}  {f'{text}  => ' if text else '=> '}{step['verdict']}"
+        if policy and step["kind"] != "rule":
+            yield "          no rule of it matches"
+            continue
+        number = policy["rule"] if policy and policy["rule"] is not None else step["rule"]
+        verdict = f"{step['text']}  => {step['verdict']}" if step["text"] else f"=> {step['verdict']}"
+        yield f"      {'?' if number is None else number:>3}  {verdict}"
 
 
 def _is_told_by(step: Mapping[str, Any], following: Mapping[str, Any] | None) -> bool:
@@ -305,6 +321,8 @@ def _is_told_by(step: Mapping[str, Any], following: Mapping[str, Any] | None) ->
 
 
 def _is_worth_a_line(step: Mapping[str, Any]) -> bool:
-    if step["kind"] == "return":
+    if step["kind"] in ("return", "end"):
         return "policy" in step
+    if step["kind"] == "policy":
+        return bool(step["verdict"] == "drop")
     return bool(step["verdict"] != "continue" or (step.get("policy") and step["policy"]["rule"] is not None))

@@ -42,7 +42,7 @@ WITH_PORTS = (6, 17, 132)
 PACKETS_A_SECOND = 5
 WORDS = {code: word for word, code in CODES.items()} | {0xFFFFFFFF: "continue", 0xFFFFFFFE: "break", 3: "queue"}
 
-Kind = Literal["rule", "return", "policy"]
+Kind = Literal["rule", "return", "policy", "end"]
 KINDS: dict[int, Kind] = {1: "policy", 2: "return", 3: "rule"}
 
 
@@ -63,9 +63,10 @@ class TracedFlow:
 
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
-    """`packet` is the same in all events of one packet on its way through one hook after the other.
+    """`packet` is the same in all events of one packet on its way through one hook after the other; a later one may get it too.
 
-    `rule` is a rule's handle in `chain` (`NftSocket.rule_handles` has them in order), 0 for a return or a policy.
+    `kind`: a rule that matched, the kernel's mark at a chain's end (no more rule of it matches), a return, or what the hook
+    does by default. `rule` is a rule's handle in `chain` (`NftSocket.rule_handles` has them in order), otherwise 0.
     `verdict`: `accept`, `drop`, `continue`, `return`, `jump CHAIN`, `goto CHAIN`. Interfaces by index, 0: none, or
     told in the hook's first event. `header`: the first octets of the packet from its IP header on, in a hook's first event.
     """
@@ -80,11 +81,6 @@ class TraceEvent:
     out_interface: int
     mark: int
     header: bytes = b""
-
-    @property
-    def is_end(self) -> bool:
-        """The kernel's own mark behind a hook's last rule: the policy follows."""
-        return self.kind == "rule" and not self.rule
 
 
 def trace_rules(version: IPVersion, flow: TracedFlow) -> list[Message]:
@@ -174,7 +170,7 @@ class FlowTrace:
             for kind, _, _, _, start, end in frames(received):
                 if kind == SUBSYSTEM | MESSAGE:
                     event = decode_event(received, start, end, self._family)
-                    if event is not None and event.table != TRACE_TABLE and not event.is_end:
+                    if event is not None and event.table != TRACE_TABLE:
                         found.append(event)
 
     async def events(self) -> AsyncIterator[TraceEvent]:
@@ -202,6 +198,8 @@ def decode_event(received: bytes, start: int, end: int, family: int) -> TraceEve
         return int.from_bytes(found.get(kind, b""), "big")
 
     kind = KINDS.get(number(4), "rule")
+    if kind == "rule" and not number(3):
+        kind = "end"
     code, target = number(16) if kind == "policy" else 0, ""
     if 5 in found:
         said = {one: found[5][a:b] for one, a, b in attributes(found[5], 0, len(found[5]))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -36,6 +37,15 @@ SentToOption = Annotated[
     str, typer.Option("--sent-to", metavar="ADDRESS[:PORT]", help="Of a service: what the sender wrote.")
 ]
 OnlyNodeOption = Annotated[str, typer.Option("--node", metavar="NAME", help="Computed for this node alone.")]
+
+
+TraceOption = Annotated[
+    bool, typer.Option("--trace", help="Follow real packets of this flow through the kernel's rules. Needs nftables.")
+]
+DEFAULT_FOR = "10s"
+ForOption = Annotated[
+    str, typer.Option("--for", metavar="TIME", help=f"How long to trace: 30s, 5m. [default: {DEFAULT_FOR}]")
+]
 
 
 class Expected(StrEnum):
@@ -76,15 +86,27 @@ def explain(
     datastore: StoreOption = "",
     config: ConfigOption = None,
     node: OnlyNodeOption = "",
+    trace: TraceOption = False,
+    for_: ForOption = "",
 ) -> None:
     """Which policy and rule decides about a packet, tier by tier, and why the others do not.
 
-    Asks this node's Felix. With --datastore, --config or --node it is computed, for the nodes of both ends.
+    Asks this node's Felix. With --datastore, --config or --node it is computed, for the nodes of both ends. With --trace the
+    kernel tells which rules real packets of the flow meet: exit code 1 if none came by, or one went otherwise than expected.
     """
     flow = {"from": source, "to": destination, "port": port, "protocol": protocol, "sourcePort": source_port}
     flow |= {"icmpType": icmp_type, "icmpCode": icmp_code, "ipVersion": ip_version, "sentTo": sent_to}
     flow |= {"inInterface": in_interface, "outInterface": out_interface}
     question = {name: value for name, value in flow.items() if value not in (None, "")}
+    if for_ and not trace:
+        raise typer.BadParameter("is for --trace", param_hint="--for")
+    if trace:
+        if datastore or config or node:
+            raise typer.BadParameter("needs a running Felix, and no datastore", param_hint="--trace")
+        from integration.cli.policy_trace import trace_flow
+
+        trace_flow(socket, question, seconds_of(for_ or DEFAULT_FOR), output, None if expect is None else expect.value)
+        return
     if datastore or config or node:
         from integration.cli.policy_offline import explain_from_datastore
 
@@ -119,6 +141,14 @@ def stats(
         _print(statistics_lines(view, only_met=met))
     except (KeyError, TypeError, ValueError) as error:
         raise SpeakerError(f"the answer is not one that this version understands: {error!r}") from None
+
+
+def seconds_of(text: str) -> float:
+    """`10s`, `1.5m`, `10`. Raises BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min)?", text)
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is no time; write 10s or 5m", param_hint="--for")
+    return float(found[1]) * (60 if found[2] in ("m", "min") else 1)
 
 
 def _explanation_lines(view: Mapping[str, Any]) -> Iterable[str]:
