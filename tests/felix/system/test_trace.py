@@ -181,7 +181,7 @@ def test_a_service_s_translation_by_another_program_is_seen(tmp_path: Path) -> N
             dnat = f"ip daddr 10.96.0.1 tcp dport 8080 dnat to {B}:80"
             node.host.command(
                 "nft", "-f", "-",
-                text=f"table ip proxy {{ chain pre {{ type nat hook prerouting priority dstnat; {dnat}\n }} }}\n",
+                text=f"table ip proxy {{\nchain pre {{\n type nat hook prerouting priority dstnat; {dnat}\n}}\n}}\n",
             )  # fmt: skip
             flow = ("--from", "default/a", "--to", "default/b", "--port", "80", "--sent-to", "10.96.0.1:8080")
             with echo_of(node):

@@ -98,6 +98,34 @@ def test_without_a_felix_it_is_said_what_to_do(run: Run, tmp_path: Path) -> None
     assert "catbird felix" in done.err
 
 
+TRACE = ("policy", "explain", "--from", "default/a", "--to", "default/b", "--port", "81", "--trace")
+
+
+def test_a_trace_that_felix_refuses_says_why(run: Run, felix: str) -> None:
+    done = run(*TRACE, "--socket", felix)
+    assert done.code == 1
+    assert "a trace needs the nftables renderer" in done.err
+    done = run(*TRACE, "--in", "eth0", "--socket", felix)
+    assert "a trace takes no inInterface" in done.err
+    assert "seconds is a number up to 600" in run(*TRACE, "--for", "11m", "--socket", felix).err
+    assert "no workload default/x" in run(*TRACE, "--from", "default/x", "--socket", felix).err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*TRACE, "--for", "soon"),
+        (*TRACE, "--for", "0s"),
+        (*TRACE, "--for", "-1"),
+        (*TRACE, "--node", "node1"),
+        (*TRACE[:-1], "--for", "10s"),
+    ],
+)
+def test_a_trace_that_is_not_one_is_a_usage_error(run: Run, felix: str, words: tuple[str, ...]) -> None:
+    done = run(*words, "--socket", felix)
+    assert done.code == 2
+
+
 @pytest.fixture
 def filled(catbird: Commands) -> Commands:
     """The store holds a scenario in which an earlier tier denies."""
