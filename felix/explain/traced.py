@@ -278,7 +278,7 @@ SAID = {"allow": "ALLOWED", "deny": "DENIED", "lost": "LOST"}
 def traced_lines(view: Mapping[str, Any]) -> Iterator[str]:
     """Of `way_view`'s JSON: where it ended, and the way there without what only sets marks."""
     flow = view["flow"]
-    flags = f" [{' '.join(flow['tcpFlags'])}]" if flow.get("tcpFlags") else ""
+    flags = f" ({' '.join(flow['tcpFlags'])})" if flow.get("tcpFlags") else ""
     yield f"packet {view['packet']}: {SAID[view['verdict']]}  {flow_text(flow) if flow else '?'}{flags}"
     yield f"       {view['reason']}"
     for number, hook in enumerate(view["hooks"]):

@@ -44,7 +44,7 @@ TraceOption = Annotated[
 ]
 DEFAULT_FOR = "10s"
 ForOption = Annotated[
-    str, typer.Option("--for", metavar="TIME", help=f"How long to trace: 30s, 5m. [default: {DEFAULT_FOR}]")
+    str, typer.Option("--for", metavar="TIME", help=f"How long to trace: 30s, 5m; otherwise {DEFAULT_FOR}.")
 ]
 
 
@@ -59,10 +59,21 @@ def add_to(app: typer.Typer) -> None:
     )
     app.add_typer(policy, name="policy", rich_help_panel="Nodes")
     for name, command, example in (
-        ("explain", explain, "catbird policy explain --from default/web --to 10.65.0.2 --port 5432"),
+        ("explain", explain, "catbird policy explain --from default/web --to 10.65.0.2 --port 5432" + TRACE_EXAMPLE),
         ("stats", stats, "catbird policy stats --met"),
     ):
         policy.command(name, epilog=f"Example: {example}")(command)
+
+
+TRACE_EXAMPLE = """
+
+catbird policy explain --from other/c --to default/b --port 80 --trace
+
+packet 1: DENIED  tcp 10.65.0.3 port 45645 -> 10.65.0.2 port 80 (SYN)
+
+ingress of workload default/b on calib: End of tier default. Drop if no policies passed packet
+
+…"""
 
 
 def explain(
@@ -91,8 +102,10 @@ def explain(
 ) -> None:
     """Which policy and rule decides about a packet, tier by tier, and why the others do not.
 
-    Asks this node's Felix. With --datastore, --config or --node it is computed, for the nodes of both ends. With --trace the
-    kernel tells which rules real packets of the flow meet: exit code 1 if none came by, or one went otherwise than expected.
+    Asks this node's Felix. With --datastore, --config or --node it is computed, for the nodes of both ends.
+
+    With --trace the kernel says which rules real packets of the flow meet, hook by hook, until --for is over or Ctrl-C.
+    Exit code 1 if none came by, or one went otherwise than --expect says.
     """
     flow = {"from": source, "to": destination, "port": port, "protocol": protocol, "sourcePort": source_port}
     flow |= {"icmpType": icmp_type, "icmpCode": icmp_code, "ipVersion": ip_version, "sentTo": sent_to}
