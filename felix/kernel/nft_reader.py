@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain
-from felix.kernel.nfnetlink import MARK_OCTETS, Hooked, NftSocket, SetKind
+from felix.kernel.nfnetlink import DORMANT, MARK_OCTETS, OWNER, PERSIST, Hooked, NftSocket, SetKind, TableState
 from felix.kernel.nft_elements import Key, interface_of, member_keys, members_of
 from felix.kernel.nft_expressions import Unencodable
 from felix.kernel.nft_monitor import Touched
@@ -17,7 +18,6 @@ from felix.kernel.nft_rules import VERDICT_MAP, RuleEncoder, hooked, set_kind
 from felix.sync.nft_table import NftTable, VerdictMap, WantedChain, WantedSet
 
 ASK_EACH = 200  # more chains than that are asked about in a thread
-DORMANT = 1
 
 
 class NftReader:
@@ -33,6 +33,13 @@ class NftReader:
         return self._table.version
 
     # --- at the start ------------------------------------------------------------------------------------------------
+
+    def state(self) -> TableState | None:
+        """None: there is no table. Raises OSError if it is another's, too."""
+        found = self._socket.table()
+        if found is not None and found.flags & OWNER and found.owner != self._socket.port_id:
+            raise OSError(errno.EPERM, f"{self._table.what} belongs to another process: does another Felix run here?")
+        return found
 
     async def frame(self) -> tuple[dict[str, Hooked | None], dict[str, SetKind]]:
         """Chains; sets and maps."""
@@ -176,7 +183,8 @@ class NftReader:
         if BASE.keys() - chains.keys():
             table.is_breached = True
             return [f"{table.what} was removed or flushed"]
-        found = [f"{table.what} was made dormant"] if self._socket.table_flags() == DORMANT else []
+        state = self._socket.table()
+        found = [f"{table.what} was made dormant"] if state is not None and state.flags & DORMANT else []
         if removed := table.known_chains - chains.keys():
             table.is_breached = True
             found += [f"{table.what_is(name)} was removed" for name in sorted(removed)]
@@ -198,6 +206,11 @@ class NftReader:
     def _is_altered(self, name: str) -> bool:
         verdicts = self._table.maps[name]
         return verdicts.is_there and not self.compare_entries(verdicts)
+
+
+def is_owned(state: TableState) -> bool:
+    """By this process, or by one that has ended."""
+    return bool(state.flags & (OWNER | PERSIST))
 
 
 def is_hooked_alike(name: str, hook: Hooked | None) -> bool:
