@@ -1,8 +1,9 @@
 """Which rules a packet of one flow meets in the kernel: nftables' own trace, switched on for that flow alone.
 
 A table of its own marks some of the flow's packets each second before any other rule sees them; the kernel then tells each rule
-that matches, each return and the end. The table is gone when the trace is closed; one that a killed process left behind
-costs a little and is replaced by the next, or removed by `remove_trace`.
+that matches, each return and the end. The table belongs to the trace's socket and goes with it, even if the process is killed. Kernels
+before Linux 5.12 know no owner: what a killed process leaves there costs a little, and is replaced by the next trace, or
+removed by `remove_trace`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from felix.kernel.nfnetlink import (
     FAMILY_NUMBERS,
     NEW_CHAIN,
     NEW_RULE,
+    OWNER,
     SOL_NETLINK,
     SUBSYSTEM,
     Message,
@@ -83,9 +85,9 @@ class TraceEvent:
     header: bytes = b""
 
 
-def trace_rules(version: IPVersion, flow: TracedFlow) -> list[Message]:
+def trace_rules(version: IPVersion, flow: TracedFlow, table_flags: int = OWNER) -> list[Message]:
     """The table, its two chains and their rules. Raises ValueError for a flow that cannot be."""
-    encoder = RuleEncoder(version, TRACE_TABLE)
+    encoder = RuleEncoder(version, TRACE_TABLE, table_flags=table_flags)
     said = _criteria(encoder, flow) + limit(f"{PACKETS_A_SECOND}/second", PACKETS_A_SECOND)
     said += immediate(REGISTER, b"\1") + expression("meta", be32(2, META_TRACE) + be32(3, REGISTER))
     messages = [encoder.new_table()]
@@ -123,7 +125,7 @@ class FlowTrace:
     def __init__(
         self, version: IPVersion, flow: TracedFlow, factory: Callable[[], socket.socket] = open_nfnetlink
     ) -> None:
-        messages = trace_rules(version, flow)
+        ways = [trace_rules(version, flow, flags) for flags in (OWNER, 0)]
         self._family = FAMILY_NUMBERS[version]
         self._encoder = RuleEncoder(version, TRACE_TABLE)
         self._requests = NftSocket(version, TRACE_TABLE, factory)
@@ -131,14 +133,20 @@ class FlowTrace:
         try:
             self._told.setblocking(False)
             self._told.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, GROUP)
-            # What a killed process left behind goes with the first two.
-            start = [self._encoder.new_table(), self._encoder.delete_table(), *messages]
-            for error in self._requests.transaction(start).values():
-                raise error
+            self._begin(*ways)
         except BaseException:
             self._told.close()
             self._requests.close()
             raise
+
+    def _begin(self, owned: list[Message], unowned: list[Message]) -> None:
+        """What a killed process left behind goes in the same transaction."""
+        before = [self._encoder.new_table(), self._encoder.delete_table()]
+        refused = self._requests.transaction([*before, *owned])
+        if any(error.errno in (errno.EOPNOTSUPP, errno.EINVAL) for error in refused.values()):
+            refused = self._requests.transaction([*before, *unowned])
+        for error in refused.values():
+            raise error
 
     async def __aenter__(self) -> FlowTrace:
         return self

@@ -222,7 +222,7 @@ def test_one_trace_at_a_time_and_none_outlives_felix(tmp_path: Path) -> None:
             await node.ready()
             trace = await Command.begun(node, *flow)
             node.kill()
-            assert is_tracing(node)
+            await nothing_is_left(node)
             assert (await trace.ended())[0] == 1
             node.start()
             await node.ready()
