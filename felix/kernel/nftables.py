@@ -136,6 +136,12 @@ class NftablesFilter(NftTable):
 
         return await asyncio.to_thread(ask) if len(known) > ASK_EACH else ask()
 
+    def handles(self, chain: str) -> list[int]:
+        """Of a chain (by the kernel's name) its rules' handles, in order; none if it does not stand as it was given."""
+        if chain not in self.known_chains or chain in self.dirty or Owner("chain", chain) in self.failed:
+            return []
+        return self._counting.rule_handles(chain).get(chain, [])
+
     async def remove_everything(self) -> None:
         """Raises OSError."""
         self.is_loaded = False
