@@ -14,22 +14,19 @@ Gauge = Literal[
     "felix_active_local_endpoints", "felix_active_local_policies", "felix_active_local_selectors",
     "felix_cluster_num_host_endpoints", "felix_cluster_num_hosts", "felix_cluster_num_policies",
     "felix_cluster_num_profiles", "felix_cluster_num_tiers", "felix_cluster_num_workload_endpoints",
-    "felix_ipsets_calico", "felix_ipsets_total", "felix_iptables_chains", "felix_iptables_rules",
-    "felix_resync_state", "felix_route_table_num_routes",
+    "felix_ipsets_calico", "felix_iptables_chains", "felix_iptables_rules", "felix_resync_state",
+    "felix_route_table_num_routes",
 ]  # fmt: skip
 Counter = Literal[
     "felix_calc_graph_output_events", "felix_calc_graph_updates_processed", "felix_denied_packets",
-    "felix_int_dataplane_failures",
-    "felix_int_dataplane_messages", "felix_ipset_calls", "felix_ipset_errors", "felix_ipset_lines_executed",
-    "felix_iptables_lines_executed", "felix_iptables_restore_calls", "felix_iptables_restore_errors",
-    "felix_iptables_save_calls", "felix_iptables_save_errors", "felix_log_errors", "felix_logs_dropped",
-    "felix_resyncs_started",
+    "felix_int_dataplane_failures", "felix_int_dataplane_messages", "felix_resyncs_started",
 ]  # fmt: skip
 Summary = Literal[
-    "felix_calc_graph_update_time_seconds", "felix_exec_time_micros", "felix_int_dataplane_addr_msg_batch_size",
-    "felix_int_dataplane_apply_time_seconds", "felix_int_dataplane_iface_msg_batch_size",
-    "felix_int_dataplane_msg_batch_size", "felix_route_table_list_seconds", "felix_route_table_per_iface_sync_seconds",
+    "felix_calc_graph_update_time_seconds", "felix_int_dataplane_apply_time_seconds", "felix_int_dataplane_msg_batch_size",
 ]  # fmt: skip
+UNLABELLED: tuple[Counter, ...] = (
+    "felix_calc_graph_output_events", "felix_int_dataplane_failures", "felix_resyncs_started",
+)  # fmt: skip
 
 HELP: Final[dict[Gauge | Counter | Summary, str]] = {
     "felix_active_local_endpoints": "Endpoints of this host.",
@@ -45,32 +42,16 @@ HELP: Final[dict[Gauge | Counter | Summary, str]] = {
     "felix_cluster_num_tiers": "Tiers of the cluster.",
     "felix_cluster_num_workload_endpoints": "Workload endpoints of the whole cluster.",
     "felix_denied_packets": "Denied packets by tier, policy and direction; those that were told: each rule tells of 10 a second.",
-    "felix_exec_time_micros": "Time of external programs.",
-    "felix_int_dataplane_addr_msg_batch_size": "Changes of addresses taken together.",
     "felix_int_dataplane_apply_time_seconds": "Time to bring the kernel up to date.",
     "felix_int_dataplane_failures": "Applies in which the kernel refused something; it is tried again.",
-    "felix_int_dataplane_iface_msg_batch_size": "Changes of interfaces taken together.",
     "felix_int_dataplane_messages": "Messages that the dataplane took in, by type.",
     "felix_int_dataplane_msg_batch_size": "Messages taken together.",
-    "felix_ipset_calls": "Changes of sets written to the kernel.",
-    "felix_ipset_errors": "Of those, the ones that failed.",
-    "felix_ipset_lines_executed": "Members and sets written.",
-    "felix_ipsets_calico": "Sets of ours.",
-    "felix_ipsets_total": "Sets in the kernel.",
+    "felix_ipsets_calico": "Sets of ours, by IP version.",
     "felix_iptables_chains": "Chains of ours, by IP version and table.",
-    "felix_iptables_lines_executed": "Lines of rules written, by IP version and table.",
-    "felix_iptables_restore_calls": "Transactions on the packet filter.",
-    "felix_iptables_restore_errors": "Of those, the ones that failed.",
     "felix_iptables_rules": "Rules of ours, by IP version and table.",
-    "felix_iptables_save_calls": "Times that the packet filter was read.",
-    "felix_iptables_save_errors": "Of those, the ones that failed.",
-    "felix_log_errors": "Log lines that could not be written.",
-    "felix_logs_dropped": "Log lines dropped, for nobody took them.",
     "felix_resync_state": "The datastore: 1 waiting for it, 2 reading it, 3 in sync.",
     "felix_resyncs_started": "Times that the datastore was read anew.",
-    "felix_route_table_list_seconds": "Time to read the kernel's routes.",
-    "felix_route_table_num_routes": "Routes of ours.",
-    "felix_route_table_per_iface_sync_seconds": "Time to bring one interface's routes up to date.",
+    "felix_route_table_num_routes": "Routes that are wanted, by workloads here and blocks elsewhere.",
 }
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -101,6 +82,8 @@ class Figures:
         self._kinds: dict[str, str] = {}
         self._samples: dict[str, deque[tuple[float, float]]] = {}
         self._totals: dict[str, tuple[int, float]] = {}
+        for name in UNLABELLED:  # a rate needs a beginning
+            self.count(name, 0)
 
     def set(self, name: Gauge, value: float, **labels: str) -> None:
         self._kinds[name] = "gauge"

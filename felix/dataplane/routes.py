@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from felix.dataplane.wanted_routes import (
     is_single,
 )
 from felix.desired import Message
+from felix.figures import Gauge
 from felix.kernel.routes import KernelRoutes, what
 from felix.ports import Failure
 from felix.sync.fights import Fights
@@ -126,6 +127,10 @@ class RouteProgrammer:
         self._reached: dict[str, int] = {}  # a local workload's address → index of the interface that leads to it
         self.look_again_at: float | None = None
         self._set(settings)
+
+    def figures(self) -> Iterator[tuple[Gauge, float, dict[str, str]]]:
+        """Name, value and labels."""
+        yield "felix_route_table_num_routes", len(self._book.wanted), {}
 
     @property
     def port_id(self) -> int:

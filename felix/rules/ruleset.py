@@ -6,7 +6,7 @@ Only `apply` is a coroutine: it awaits the packet filter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from felix.claims import Claims
 from felix.desired import (
@@ -37,6 +37,7 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
+from felix.figures import Gauge
 from felix.filter_rules import Chain, Table
 from felix.ports import Failure, PacketFilter
 from felix.rules import ipvs, static
@@ -59,6 +60,7 @@ class RuleProgrammer:
         self.filter = packet_filter
         self.sets = AddressSets(packet_filter, settings.external_nodes)
         self._sections = Sections(packet_filter)
+        self._ip_sets: set[str] = set()  # that policies ask for
         self.policies: dict[PolicyId, Policy] = {}
         self.profiles: dict[str, Profile] = {}
         self.workloads: dict[WorkloadId, WorkloadEndpoint] = {}
@@ -180,12 +182,14 @@ class RuleProgrammer:
         self.sets.take_node(message)
 
     def _take_set(self, message: IPSetUpdate) -> None:
+        self._ip_sets.add(message.id)
         self.filter.set_ip_set(message.id, message.type, message.members)
 
     def _take_delta(self, message: IPSetDelta) -> None:
         self.filter.change_ip_set(message.id, message.added, message.removed)
 
     def _take_set_gone(self, message: IPSetRemove) -> None:
+        self._ip_sets.discard(message.id)
         self.filter.remove_ip_set(message.id)
 
     # --- what follows ------------------------------------------------------------------------------------------------
@@ -317,6 +321,15 @@ class RuleProgrammer:
             for table, some in chains.items():
                 for one in some:
                     yield table, one
+
+    def figures(self) -> Iterator[tuple[Gauge, float, dict[str, str]]]:
+        """Name, value and labels."""
+        version = {"ip_version": str(self.filter.version)}
+        yield "felix_ipsets_calico", len(self._ip_sets), version
+        for table in get_args(Table):
+            labels = {**version, "table": table}
+            yield "felix_iptables_chains", self._sections.chains[table], labels
+            yield "felix_iptables_rules", self._sections.rules[table], labels
 
     def tables_of(self, owner: Policy | Profile) -> list[Table]:
         """Where its chains stand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ class Sections:
     def __init__(self, packet_filter: PacketFilter) -> None:
         self._filter = packet_filter
         self._given: dict[Section, dict[tuple[Table, str], Chain]] = {}
+        self.chains: Counter[Table] = Counter()  # how many
+        self.rules: Counter[Table] = Counter()
 
     def put(self, section: Section, chains: Mapping[Table, Iterable[Chain]]) -> None:
         """These are now the section's chains; others that it had are gone."""
@@ -34,6 +37,10 @@ class Sections:
             gone.setdefault(table, []).append(name)
         for table, names in gone.items():
             self._filter.remove_chains(table, sorted(names))
+        for those, sign in ((before, -1), (now, 1)):
+            for (table, _), chain in those.items():
+                self.chains[table] += sign
+                self.rules[table] += sign * len(chain.rules)
         if now:
             self._given[section] = now
         else:

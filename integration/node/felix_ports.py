@@ -198,13 +198,13 @@ def health_application(health: Health) -> Application:
     return answer
 
 
-def metrics_application(figures: Figures, config: Callable[[], FelixConfig]) -> Application:
+def metrics_application(figures: Callable[[], Figures], config: Callable[[], FelixConfig]) -> Application:
     """GET /metrics: Felix' figures, and the process's unless PrometheusProcessMetricsEnabled says no."""
 
     async def answer(request: Request) -> Answer:
         if _read(request) != ("metrics",):
             raise HttpError(404, f"there is no /{'/'.join(request.path)} here", "GET /metrics")
-        text = figures.text().encode()
+        text = figures().text().encode()
         if config().prometheus_process_metrics_enabled:
             text += process_text()
         return Response(200, text, CONTENT_TYPE)

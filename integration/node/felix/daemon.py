@@ -141,7 +141,7 @@ class FelixDaemon:
             self._options.mtu_file, keys_of_ours.publish,
         )  # fmt: skip
         self._parts.start()
-        self._source = FelixSource(self._datastore, graph, self._inbox.put_nowait, self._log)
+        self._source = FelixSource(self._datastore, graph, self._inbox.put_nowait, self._log, self._figures)
         remove_left_trace(self._log)
         await self._serve_control(config)
         self._begin(self._files.run())
@@ -230,7 +230,7 @@ class FelixDaemon:
         self._ports = [
             ConfiguredPort("health", health_application(self._health), lambda: health_port(config.now), self._log),
             ConfiguredPort(
-                "metrics", metrics_application(self._figures, lambda: config.now), lambda: metrics_port(config.now),
+                "metrics", metrics_application(self._figures_now, lambda: config.now), lambda: metrics_port(config.now),
                 self._log,
             ),
         ]  # fmt: skip
@@ -284,7 +284,7 @@ class FelixDaemon:
         }
 
     async def _report(self) -> None:
-        """Figures and the calculation's health, and what was denied more than once."""
+        """The calculation's health, and what was denied more than once."""
         self._health.register(CALCULATION, timeout_s=CALCULATION_TIMEOUT_S)
         while True:
             self._report_calculation()
@@ -294,11 +294,16 @@ class FelixDaemon:
 
     def _report_calculation(self) -> None:
         self._health.report(CALCULATION, ready=self._was_in_sync, detail="" if self._was_in_sync else "not in sync")
+
+    def _figures_now(self) -> Figures:
         if self._graph is not None:
             found = self._graph.statistics()
-            for name in found.__dataclass_fields__:
+            for field in found.__dataclass_fields__:
                 with suppress(KeyError, ValueError):
-                    self._figures.set(f"felix_{name}", getattr(found, name))  # type: ignore[arg-type]
+                    self._figures.set(f"felix_{field}", getattr(found, field))  # type: ignore[arg-type]
+        for name, value, labels in self._parts.figures() if self._parts is not None else ():
+            self._figures.set(name, value, **labels)
+        return self._figures
 
     def _read_denied(self) -> None:
         try:

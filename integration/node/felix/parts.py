@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from felix.dataplane.routes import RouteProgrammer
 from felix.dataplane.wireguard import KeyKnown
 from felix.dataplane.workload_links import WorkloadLinks
 from felix.desired import EncapsulationUpdate, IPVersion, Message
+from felix.figures import Gauge
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
 from felix.kernel.nft_monitor import NftMonitor
@@ -135,6 +136,12 @@ class Parts:
             close = getattr(one.filter, "close", None)
             if close is not None:
                 close()
+
+    def figures(self) -> Iterator[tuple[Gauge, float, dict[str, str]]]:
+        """Name, value and labels."""
+        yield from self.routes.figures()
+        for one in self.rules.values():
+            yield from one.figures()
 
     async def remove_other_renderer(self) -> None:
         """After the first apply: what a Felix with the other setting had written would go on deciding beside ours."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from felix.desired import Message
+from felix.figures import FigureSink
 from integration.datastore.api import Datastore
 from integration.datastore.errors import DatastoreError
 from integration.datastore.syncer import Status, Syncer, Update
@@ -20,6 +22,7 @@ WATCHED = (
     "StagedKubernetesNetworkPolicy", "Profile", "GlobalNetworkSet", "NetworkSet", "WorkloadEndpoint", "HostEndpoint",
     "Service", "EndpointSlice", "LiveMigration",
 )  # fmt: skip
+STATES: dict[Status, int] = {"wait-for-datastore": 1, "resync": 2, "in-sync": 3}
 CLUSTER = Key("ClusterInformation", "default")
 
 
@@ -39,11 +42,17 @@ class FelixSource:
     """
 
     def __init__(
-        self, datastore: Datastore, graph: Calculation, deliver: Callable[[list[Message]], None], log: EventLog
+        self,
+        datastore: Datastore,
+        graph: Calculation,
+        deliver: Callable[[list[Message]], None],
+        log: EventLog,
+        figures: FigureSink,
     ) -> None:
         self._graph = graph
         self._deliver = deliver
         self._log = log
+        self._figures = figures
         self._syncer = Syncer(datastore, WATCHED, self)
         self._is_flush_due = False
         self._is_ready = True
@@ -59,6 +68,7 @@ class FelixSource:
     def updates(self, batch: Iterable[Update]) -> None:
         for update in batch:
             self._graph.update(update.key, update.value)
+            self._figures.count("felix_calc_graph_updates_processed", type=update.key.kind)
             self.unreadable.pop(update.key, None)
             if update.error is not None:
                 self.unreadable[update.key] = update.error.reason
@@ -71,6 +81,8 @@ class FelixSource:
 
     def status(self, status: Status) -> None:
         self.status_text = status
+        self._figures.set("felix_resync_state", STATES[status])
+        self._figures.count("felix_resyncs_started", int(status == "resync"))
         self._log.event("datastore_status", status=status)
         if status == "in-sync" and not self.is_in_sync:
             self.is_in_sync = True
@@ -99,5 +111,11 @@ class FelixSource:
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        if self._is_ready and (messages := self._graph.flush()):
+        if not self._is_ready:
+            return
+        began = time.perf_counter()
+        messages = self._graph.flush()
+        self._figures.observe("felix_calc_graph_update_time_seconds", time.perf_counter() - began)
+        if messages:
+            self._figures.count("felix_calc_graph_output_events", len(messages))
             self._deliver(messages)

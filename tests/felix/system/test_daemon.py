@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from felix.figures import HELP
 from integration.resources.keys import Key
 from tests.felix.system.node import (
     FelixNode,
@@ -76,6 +77,11 @@ def test_felix_starts_lets_pass_what_policy_allows_and_says_so(tmp_path: Path) -
             assert get(node, "http://localhost:9099/liveness")[0] == 200
             metrics = get(node, "http://localhost:9091/metrics")[1]
             assert "felix_active_local_endpoints 4" in metrics
+            told = {line.split()[2] for line in metrics.splitlines() if line.startswith("# TYPE felix_")}
+            assert told | {"felix_denied_packets"} == set(HELP)
+            assert 'felix_iptables_chains{ip_version="4",table="filter"} ' in metrics
+            assert "felix_route_table_num_routes 8" in metrics
+            assert "felix_resync_state 3" in metrics
             await it_explains_and_counts(node)
             metrics = get(node, "http://localhost:9091/metrics")[1]
             assert "# TYPE felix_denied_packets counter" in metrics

@@ -70,7 +70,7 @@ def test_metrics_have_felix_figures_and_the_process() -> None:
 
     async def scene() -> None:
         nonlocal config
-        application = metrics_application(figures, lambda: config)
+        application = metrics_application(lambda: figures, lambda: config)
         port = ConfiguredPort("metrics", application, lambda: Wanted("127.0.0.1", 0, "PrometheusMetricsPort"), Log())
         assert await port.adapt() == ""
         assert port.address is not None
