@@ -19,13 +19,15 @@ Gauge = Literal[
 ]  # fmt: skip
 Counter = Literal[
     "felix_calc_graph_output_events", "felix_calc_graph_updates_processed", "felix_denied_packets",
-    "felix_int_dataplane_failures", "felix_int_dataplane_messages", "felix_resyncs_started",
+    "felix_int_dataplane_failures", "felix_int_dataplane_messages", "felix_ipset_errors", "felix_iptables_restore_errors",
+    "felix_resyncs_started",
 ]  # fmt: skip
 Summary = Literal[
     "felix_calc_graph_update_time_seconds", "felix_int_dataplane_apply_time_seconds", "felix_int_dataplane_msg_batch_size",
 ]  # fmt: skip
 UNLABELLED: tuple[Counter, ...] = (
-    "felix_calc_graph_output_events", "felix_int_dataplane_failures", "felix_resyncs_started",
+    "felix_calc_graph_output_events", "felix_int_dataplane_failures", "felix_ipset_errors",
+    "felix_iptables_restore_errors", "felix_resyncs_started",
 )  # fmt: skip
 
 HELP: Final[dict[Gauge | Counter | Summary, str]] = {
@@ -46,8 +48,10 @@ HELP: Final[dict[Gauge | Counter | Summary, str]] = {
     "felix_int_dataplane_failures": "Applies in which the kernel refused something; it is tried again.",
     "felix_int_dataplane_messages": "Messages that the dataplane took in, by type.",
     "felix_int_dataplane_msg_batch_size": "Messages taken together.",
+    "felix_ipset_errors": "Sets and members that the kernel refused, each time they were tried.",
     "felix_ipsets_calico": "Sets of ours, by IP version.",
     "felix_iptables_chains": "Chains of ours, by IP version and table.",
+    "felix_iptables_restore_errors": "Chains and tables that the kernel refused, each time they were tried.",
     "felix_iptables_rules": "Rules of ours, by IP version and table.",
     "felix_resync_state": "The datastore: 1 waiting for it, 2 reading it, 3 in sync.",
     "felix_resyncs_started": "Times that the datastore was read anew.",

@@ -7,11 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from bgp.ports import EventSink
 from felix.desired import Message
 from felix.endpoint_status import EndpointId, EndpointStates, Status
-from felix.figures import FigureSink
+from felix.figures import Counter, FigureSink
 from felix.health import Health
 from felix.ports import Failure
 
 MAIN_LOOP = "InternalDataplaneMainLoop"  # Calico's name, which HealthTimeoutOverrides of today have
+# By the first word of what failed.
+ERRORS: Mapping[str, Counter] = {
+    **dict.fromkeys(("set", "ip", "member", "map", "entry"), "felix_ipset_errors"),
+    **dict.fromkeys(("chain", "hook", "table"), "felix_iptables_restore_errors"),
+}
 MOST_NAMED = 5  # failures, or repairs, in one line
 
 
@@ -46,6 +51,9 @@ class FelixObserver:
         self._figures.observe("felix_int_dataplane_msg_batch_size", messages)
         if failures:
             self._figures.count("felix_int_dataplane_failures")
+        for failure in failures:
+            if (name := ERRORS.get(failure.what.partition(" ")[0])) is not None:
+                self._figures.count(name)
         self._tell({failure.what: failure.reason for failure in failures})
         self.states.applied(failures, messages)
         self.tell_statuses()

@@ -75,6 +75,7 @@ def test_felix_is_ready_after_the_first_apply_and_its_endpoints_are_up() -> None
 def test_a_failure_is_told_once_however_often_it_is_tried_and_when_it_is_over() -> None:
     async def scene(it: Scene) -> None:
         it.part.failures = [Failure(f"route 10.0.0.{number}/32", "no") for number in range(7)]
+        it.part.failures += [Failure("member x of set s:a", "no"), Failure("chain filter cali-x", "no")]
         it.take(InSync())
         for tries in (1, 2, 3):
             await until(lambda tries=tries: it.figures.value("felix_int_dataplane_failures") >= tries)  # type: ignore[misc]
@@ -86,4 +87,6 @@ def test_a_failure_is_told_once_however_often_it_is_tried_and_when_it_is_over() 
     it = run(scene)
     (failed,) = it.log.named("dataplane_failed")
     assert failed["failures"][0] == "route 10.0.0.0/32: no"
-    assert (len(failed["failures"]), failed["more"]) == (5, 2)
+    assert (len(failed["failures"]), failed["more"]) == (5, 4)
+    assert it.figures.value("felix_ipset_errors") >= 3
+    assert it.figures.value("felix_iptables_restore_errors") >= 3
