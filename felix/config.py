@@ -205,10 +205,6 @@ class FelixConfig:
             or "tap" in self.interface_prefixes
         )
 
-    @property
-    def has_flow_logs(self) -> bool:
-        return bool(self.flow_logs_goldmane_server) or self.flow_logs_local_reporter == "Enabled"
-
 
 PARAMETERS: Final[Mapping[str, Parameter]] = {field.name: field.metadata["parameter"] for field in fields(FelixConfig)}
 ATTRIBUTES: Final[Mapping[str, str]] = {known.name.lower(): attribute for attribute, known in PARAMETERS.items()}
@@ -217,6 +213,21 @@ WITHOUT_EFFECT = re.compile(
     r"bpf.*|go(gcthreshold|maxprocs|memorylimitmb)|debug.*|cgroupv2path|windows.*|dataplanedriver|useinternaldataplanedriver"
     r"|prometheusgometricsenabled|logdebugfilenameregex|flowlogscollectordebugtrace|variant|ignorelooserpf"
 )
+
+# What asks for something that is not built; whoever sets it is told.
+NOT_BUILT: Final[Mapping[str, str]] = {
+    "aws_src_dst_check": "nothing is changed at AWS",
+    "flow_logs_goldmane_server": "there are no flow logs",
+    "flow_logs_local_reporter": "there are no flow logs",
+    "generic_xdp_enabled": "untracked policies are in the packet filter, not in XDP",
+    "istio_ambient_mode": "there is no support of Istio's ambient mode",
+    "local_subnet_l2_reachability": "Felix answers no ARP for the local subnet",
+    "nftables_flow_table_offload": "flows are not offloaded",
+    "sidecar_acceleration_enabled": "sidecars are not accelerated",
+    "typha_addr": "Felix reads the datastore itself",
+    "typha_k8s_service_name": "Felix reads the datastore itself",
+    "wireguard_threading_enabled": "WireGuard's devices are made as the kernel makes them",
+}
 
 Source = Literal["environment", "config file", "datastore (node)", "datastore (selector)", "datastore (global)"]
 SOURCES: Final[tuple[Source, ...]] = get_args(Source)  # the highest first
@@ -304,7 +315,11 @@ def _unknown(name: str, source: str, text: str) -> Iterator[ConfigProblem]:
 
 
 def _contradictions(config: FelixConfig) -> Iterator[ConfigProblem]:
-    """What single values cannot show."""
+    """What single values cannot show, and what is asked for in vain."""
+    nothing = FelixConfig()
+    for attribute, why in NOT_BUILT.items():
+        if (value := getattr(config, attribute)) != getattr(nothing, attribute):
+            yield ConfigProblem(PARAMETERS[attribute].name, "all sources", str(value), f"has no effect: {why}")
     if not config.hostname:
         yield ConfigProblem("FelixHostname", "default", "", "the host's name is unknown", is_vital=True)
     if (

@@ -39,11 +39,6 @@ class LiveConfig:
         self.now = FelixConfig()
         self._resolve()
 
-    @property
-    def vital_problems(self) -> list[ConfigProblem]:
-        """Those over which Calico's Felix would end."""
-        return [problem for problem in self.problems if problem.is_vital]
-
     def listen(self, listener: Callable[[FelixConfig], None]) -> None:
         """Called with each configuration that comes into force from now on."""
         self._listeners.append(listener)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from bgp.ports import EventSink
-from felix.desired import Message
+from felix.desired import Message, WorkloadEndpoint, WorkloadId, WorkloadRemove, WorkloadUpdate
 from felix.endpoint_status import EndpointId, EndpointStates, Status
 from felix.figures import Counter, FigureSink
 from felix.health import Health
@@ -38,12 +38,27 @@ class FelixObserver:
         self.states = EndpointStates()
         self._figures, self._health, self._log, self._statuses = figures, health, log, statuses
         self._has_applied = False
+        self._unlimited: set[WorkloadId] = set()  # that ask for a limit of bandwidth
         self._failing: dict[str, str] = {}  # what → why, of the last apply
         health.register(MAIN_LOOP, timeout_s=watchdog_s)
 
     def on_message(self, message: Message) -> None:
         self.states.on_message(message)
         self._figures.count("felix_int_dataplane_messages", type=type(message).__name__)
+        if isinstance(message, WorkloadUpdate):
+            self._note_bandwidth(message.endpoint)
+        elif isinstance(message, WorkloadRemove):
+            self._unlimited.discard(message.id)
+
+    def _note_bandwidth(self, endpoint: WorkloadEndpoint) -> None:
+        qos = endpoint.qos
+        wants = qos is not None and bool(qos.ingress_bandwidth or qos.egress_bandwidth)
+        if wants and endpoint.id not in self._unlimited:
+            self._log.event(
+                "bandwidth_not_limited", level="warning", workload=endpoint.id.workload,
+                why="Felix limits packets and connections, not bandwidth; the CNI plugin `bandwidth` does",
+            )  # fmt: skip
+        (self._unlimited.add if wants else self._unlimited.discard)(endpoint.id)
 
     def applied(self, took_s: float, messages: int, failures: Sequence[Failure]) -> None:
         self._has_applied = True

@@ -286,3 +286,12 @@ def test_openstack_is_recognised_by_what_only_it_has() -> None:
     assert not resolved()[0].is_openstack
     for everywhere in ({"ClusterType": "a,OpenStack"}, {"MetadataPort": "1"}, {"InterfacePrefix": "tap"}):
         assert resolved(everywhere=everywhere)[0].is_openstack
+
+
+def test_who_asks_for_what_is_not_built_is_told() -> None:
+    config, problems = resolve({"genericxdpenabled": "true"}, {}, {}, {}, {"AWSSrcDstCheck": "Disable"}, hostname="n")
+    assert config.generic_xdp_enabled
+    assert sorted(str(one) for one in problems) == [
+        "AWSSrcDstCheck = 'Disable' (all sources): has no effect: nothing is changed at AWS",
+        "GenericXDPEnabled = 'True' (all sources): has no effect: untracked policies are in the packet filter, not in XDP",
+    ]

@@ -63,9 +63,9 @@ def test_a_problem_is_told_once_and_gone_when_it_is_mended(tmp_path: Path) -> No
     told = [fields["problem"] for fields in log.named("felix_config_problem")]
     assert len(told) == 3
     assert "\x1b" not in told[2]
-    assert [problem.parameter for problem in config.vital_problems] == ["MetadataPort"]
+    assert [problem.parameter for problem in config.problems if problem.is_vital] == ["MetadataPort"]
     config.on_message(ConfigUpdate())
-    assert config.vital_problems == []
+    assert not any(problem.is_vital for problem in config.problems)
     assert len(config.problems) == 2
 
 
@@ -74,5 +74,5 @@ def test_a_file_that_cannot_be_read_is_a_vital_problem(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"LogPrefix = \xe9\n")
     for name in ("directory", "latin"):
         config = LiveConfig({}, "node-1", Log(), file=str(tmp_path / name))
-        assert [problem.parameter for problem in config.vital_problems] == [str(tmp_path / name)]
+        assert [problem.parameter for problem in config.problems if problem.is_vital] == [str(tmp_path / name)]
     assert LiveConfig({}, "node-1", Log(), file=str(tmp_path / "none")).problems == []

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from felix.dataplane.loop import Dataplane
-from felix.desired import InSync, Message, WorkloadEndpoint, WorkloadId, WorkloadUpdate
+from felix.desired import InSync, Message, QoS, WorkloadEndpoint, WorkloadId, WorkloadUpdate
 from felix.endpoint_status import EndpointId, Status
 from felix.figures import Figures
 from felix.health import Health
@@ -90,3 +90,13 @@ def test_a_failure_is_told_once_however_often_it_is_tried_and_when_it_is_over() 
     assert (len(failed["failures"]), failed["more"]) == (5, 4)
     assert it.figures.value("felix_ipset_errors") >= 3
     assert it.figures.value("felix_iptables_restore_errors") >= 3
+
+
+def test_a_limit_of_bandwidth_is_told_to_have_no_effect_once_a_workload() -> None:
+    async def scene(it: Scene) -> None:
+        limited = WorkloadEndpoint(POD, "cali1", qos=QoS(ingress_bandwidth=1_000_000))
+        for one in (limited, limited, WorkloadEndpoint(POD, "cali1"), limited):
+            it.take(WorkloadUpdate(one))
+
+    told = run(scene).log.named("bandwidth_not_limited")
+    assert [one["workload"] for one in told] == [POD.workload] * 2
