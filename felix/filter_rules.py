@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from felix.desired import IPSetType, IPVersion, PortRange
+from felix.desired import IPVersion, PortRange
 
 Table = Literal["raw", "mangle", "nat", "filter"]
 Hook = Literal["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]
@@ -313,14 +313,6 @@ class Chain:
 
     name: str
     rules: tuple[Rule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SetDeclaration:
-    """A set that rules of this IP version may name. `id` is Felix's (`s:…`, `network-ip-pools`), not the kernel's name."""
-
-    id: str
-    type: IPSetType
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from integration.resources.keys import Key, block_key, cidr_of
@@ -102,14 +101,3 @@ class Blocks:
             await self.store.delete(held.key, held.revision)
         except Missing:
             raise Changed from None
-
-    async def read_many(self, cidrs: Sequence[str]) -> list[Held]:
-        """Those that are there and whole."""
-        results = await self.store.together([self.get(cidr) for cidr in cidrs])
-        found = []
-        for result in results:
-            if isinstance(result, Held):
-                found.append(result)
-            elif not isinstance(result, Missing | BrokenBlock):
-                raise result
-        return found

@@ -92,9 +92,6 @@ class InterfaceMonitor:
             self._monitor = None
         self._requests.close()
 
-    def named(self, name: str) -> Interface | None:
-        return next((one for one in self._by_index.values() if one.name == name), None)
-
     def _open(self) -> None:
         loop = asyncio.get_running_loop()
         if self._monitor is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from felix.desired import IPSetType, IPVersion
 from felix.filter_rules import Chain, Hook, HookRules, Table
 from felix.kernel.ipset import KernelSets
-from felix.kernel.iptables_programs import Programs, programs_of
+from felix.kernel.iptables_programs import Programs
 from felix.kernel.programs import ProgramMissing, Refused
 from felix.ports import Failure, RuleCount
 from felix.rules.iptables_text import IptablesText, Rendered
@@ -345,4 +345,4 @@ def short(error: Exception) -> str:
     return " ".join(line for line in str(error).splitlines() if line and not line.startswith("Try"))[:300]
 
 
-__all__ = ["IptablesFilter", "ProgramMissing", "Refused", "programs_of"]
+__all__ = ["IptablesFilter", "ProgramMissing", "Refused"]

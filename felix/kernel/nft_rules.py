@@ -283,8 +283,8 @@ class RuleEncoder:
 
     # --- criteria ----------------------------------------------------------------------------------------------------
 
-    def address(self, side: str, register: int = REGISTER) -> bytes:
-        return payload(NETWORK, ADDRESS_AT[self.version, side], OCTETS[self.version], register)
+    def address(self, side: str) -> bytes:
+        return payload(NETWORK, ADDRESS_AT[self.version, side], OCTETS[self.version])
 
     def net(self, one: Net) -> bytes:
         return self._net(one.side, one.cidr, negated=one.negated)

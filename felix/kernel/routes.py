@@ -30,7 +30,6 @@ from felix.sync.routes import KernelRoute, WantedRoute
 
 IPV6_DEFAULT_METRIC = 1024
 BATCH = 500
-LOOPBACK = 1
 
 
 def prefix_of(destination: str) -> tuple[int, Prefix]:

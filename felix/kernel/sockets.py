@@ -46,9 +46,9 @@ class DumpInterrupted(OSError):
     """The table changed while it was read, the reading may lack something."""
 
 
-def steadily(read: Callable[[], T], tries: int = TRIES) -> T:
+def steadily(read: Callable[[], T]) -> T:
     """What `read` says, read again where it changed meanwhile: pods come and go, a BGP speaker writes. Raises OSError."""
-    for _ in range(tries - 1):
+    for _ in range(TRIES - 1):
         try:
             return read()
         except DumpInterrupted:

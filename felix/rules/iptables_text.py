@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from felix.desired import IPSetType, IPVersion, PortRange
+from felix.desired import IPVersion, PortRange
 from felix.filter_rules import (
     DNAT,
     ICMP,
@@ -73,10 +73,6 @@ class Rendered:
 
 def set_name(version: IPVersion, id: str) -> str:
     return f"cali{version}0{id}"[:MAX_SET_NAME]
-
-
-def set_type(type: IPSetType) -> str:
-    return "hash:net" if type == "net" else "hash:ip,port"
 
 
 class IptablesText:

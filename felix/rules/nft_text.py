@@ -76,17 +76,11 @@ class NftText:
     def flush_chain(self, name: str) -> str:
         return f"flush chain {self.table} {name}"
 
-    def delete_chain(self, name: str) -> str:
-        return f"delete chain {self.table} {name}"
-
     def add_set(self, name: str, type: IPSetType) -> str:
         address = "ipv4_addr" if self.version == 4 else "ipv6_addr"
         if type == "net":
             return f"add set {self.table} {name} {{ type {address}; flags interval; }}"
         return f"add set {self.table} {name} {{ type {address} . inet_proto . inet_service; }}"
-
-    def delete_set(self, name: str) -> str:
-        return f"delete set {self.table} {name}"
 
     def add_map(self, name: str) -> str:
         return f"add map {self.table} {name} {{ type ifname : verdict; }}"
@@ -97,9 +91,6 @@ class NftText:
 
     def add_rules(self, name: str, rules: Iterable[str]) -> list[str]:
         return [f"add rule {self.table} {name} {rule}" for rule in rules]
-
-    def add_elements(self, name: str, members: Iterable[str]) -> str:
-        return f"add element {self.table} {name} {{ {', '.join(members)} }}"
 
     # --- rules -------------------------------------------------------------------------------------------------------
 

@@ -129,10 +129,6 @@ class TableBook:
     def is_live(self, name: str) -> bool:
         return name in self.wanted and name in self._uses
 
-    def is_root(self, name: str) -> bool:
-        """A hook leads to it: all packets go through it."""
-        return any(name in hook.targets for hook in self.hooks.values())
-
     def hooks_of(self, name: str) -> set[str]:
         return {hook for hook, rules in self.hooks.items() if name in rules.targets}
 

@@ -20,7 +20,6 @@ class RouteClass(IntEnum):
     """Of two wishes for one destination the lower class wins."""
 
     LOCAL_WORKLOAD = 0
-    WIREGUARD = 1
     VXLAN_SAME_SUBNET = 2
     VXLAN_TUNNEL = 3
     IPIP_SAME_SUBNET = 4

@@ -94,7 +94,6 @@ class Run:
         self.folder = folder
         self.name = str(os.getpid())
         self.namespaces: dict[str, Namespace] = {}
-        self.more_folders: list[Path] = []
         RUNS.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._lock_path = RUNS / self.name
         self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -106,11 +105,6 @@ class Run:
         self.namespaces[name] = made
         return made
 
-    def owns_folder(self, folder: Path) -> None:
-        """Another folder that goes with this run, or is swept by the next."""
-        self.more_folders.append(folder)
-        self._write_lock()
-
     def close(self, keep_folder: bool = False) -> None:
         for namespace in self.namespaces.values():
             end_processes_in(namespace.inode)
@@ -120,16 +114,15 @@ class Run:
         # One that a signal interrupted between making and noting it.
         for path in NETNS.glob(f"catbird-{self.name}-*"):
             _remove_namespace(path)
-        for folder in (*self.more_folders, *(() if keep_folder else (self.folder,))):
-            shutil.rmtree(folder, ignore_errors=True)
+        if not keep_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
         with suppress(OSError):
             RUNS.rmdir()
 
     def _write_lock(self) -> None:
-        folders = [str(folder) for folder in (self.folder, *self.more_folders)]
-        os.pwrite(self._lock, json.dumps({"folders": folders}).encode(), 0)
+        os.pwrite(self._lock, json.dumps({"folders": [str(self.folder)]}).encode(), 0)
 
 
 def sweep_dead_runs() -> list[str]:
