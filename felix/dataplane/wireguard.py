@@ -90,7 +90,8 @@ class WireguardTunnel(Tunnel[WireguardSettings]):
                 cluster.set_route(destination, None)
             case _:
                 return
-        self._is_stale = True
+        is_of_keys = isinstance(message, WireguardUpdate | WireguardRemove)
+        self._is_stale = self._is_stale or self._settings.is_on or is_of_keys
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
@@ -104,8 +105,7 @@ class WireguardTunnel(Tunnel[WireguardSettings]):
         made = Made()
         self._lead_nowhere(made)
         removed = self._devices.remove(self._settings.device, "wireguard")
-        made.changes += removed.changes
-        made.failures += removed.failures
+        self._note(made, removed.changes, removed.failures)
         self._tell_key("")
         return made
 
@@ -119,12 +119,16 @@ class WireguardTunnel(Tunnel[WireguardSettings]):
         if made.link is None:
             self._lead_nowhere(made)
             return made
-        state = self._key_and_peers(made, made.link.index)
-        self._lead_in(made, made.link.index, state)
+        state = self._port_and_key(made, made.link.index)
+        reach = self._cluster.reach(
+            state.public_key, settings.port, settings.keep_alive_s, encrypts_host=settings.encrypts_host
+        )
+        self._peers(made, made.link.index, state, reach)
+        self._lead_in(made, made.link.index, reach)
         self._tell_key(state.public_key)
         return made
 
-    def _key_and_peers(self, made: Made, index: int) -> DeviceState:
+    def _port_and_key(self, made: Made, index: int) -> DeviceState:
         settings, state = self._settings, self._wireguard.read(index)
         port = settings.port if state.port != settings.port else None
         mark = settings.mark if state.mark != settings.mark else None
@@ -132,24 +136,18 @@ class WireguardTunnel(Tunnel[WireguardSettings]):
             made.failures += self._wireguard.write(index, port, mark, new_key=not state.public_key)
             state = self._wireguard.read(index)
             made.changes.append(f"{settings.device}: port {state.port}, mark {state.mark:#x}, key {state.public_key}")
-        reach = self._reach(state)
-        puts, removes = different_peers(reach.peers, state.peers)
-        if puts or removes:
-            failures = self._wireguard.write(index, puts=puts, removes=removes)
-            made.failures += failures
-            made.changes += [f"{settings.device}: peer {one.endpoint[0]}" for one in puts]
-            made.changes += [f"{settings.device}: no peer {one}" for one in removes]
         return state
 
-    def _reach(self, state: DeviceState) -> Reach:
-        settings = self._settings
-        return self._cluster.reach(
-            state.public_key, settings.port, settings.keep_alive_s, encrypts_host=settings.encrypts_host
-        )
+    def _peers(self, made: Made, index: int, state: DeviceState, reach: Reach) -> None:
+        puts, removes = different_peers(reach.peers, state.peers)
+        if puts or removes:
+            made.failures += self._wireguard.write(index, puts=puts, removes=removes)
+            made.changes += [f"{self.device}: peer {one.endpoint[0]}" for one in puts]
+            made.changes += [f"{self.device}: no peer {one}" for one in removes]
 
-    def _lead_in(self, made: Made, index: int, state: DeviceState) -> None:
+    def _lead_in(self, made: Made, index: int, reach: Reach) -> None:
         """Routes before the rule: an empty table would be asked for nothing, a full one has its answers at once."""
-        settings, reach = self._settings, self._reach(state)
+        settings = self._settings
         self._note(made, *self._table.make_routes(index, reach.through, reach.thrown))
         self._write_sysctl(made)
         self._note(made, *self._table.make_rule(UnlessMarked(settings.priority, settings.mark, settings.table)))
