@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
+from felix.claims import Claims
 from felix.desired import (
     HostEndpoint,
     HostEndpointRemove,
@@ -48,7 +49,7 @@ class EndpointStates:
         self._waiting: dict[EndpointId, int] = {}  # not part of any apply yet → number of the message that told it
         self._failed: set[str] = set()  # words of the last apply's failures
         self._told: dict[EndpointId, Status] = {}
-        self._claims: dict[str, set[WorkloadId]] = {}
+        self._claims = Claims()
         self._dirty: set[EndpointId] = set()
 
     def on_message(self, message: Message) -> None:
@@ -56,15 +57,13 @@ class EndpointStates:
         match message:
             case WorkloadUpdate(endpoint):
                 before = self.workloads.get(endpoint.id)
-                self._unclaim(before)
                 self.workloads[endpoint.id] = endpoint
-                self._claims.setdefault(endpoint.interface, set()).add(endpoint.id)
-                self._dirty |= self._claims[endpoint.interface]
+                self._dirty |= {endpoint.id, *self._claims.claim(endpoint.id, endpoint.interface)}
                 if before is None or before.interface != endpoint.interface:
                     self._waiting[endpoint.id] = self._seen
             case WorkloadRemove(id):
-                self._unclaim(self.workloads.pop(id, None))
-                self._dirty.add(id)
+                self.workloads.pop(id, None)
+                self._dirty |= {id, *self._claims.forget(id)}
             case HostEndpointUpdate(host):
                 name = HostEndpointId(host.name)
                 if name not in self._hosts:
@@ -84,14 +83,15 @@ class EndpointStates:
         else:
             self._up[name] = state == "up"
             self._addresses[name] = addresses
-        self._dirty |= self._claims.get(name, set())
+        if (owner := self._claims.owners.get(name)) is not None:  # others that claim it are down anyway
+            self._dirty.add(owner)
         self._dirty.update(self._hosts)
 
     def applied(self, failures: Iterable[Failure], messages: int | None = None) -> None:
         """An apply is done, all but these. `messages`: how many more it knew when it began than the one before; None: all."""
         self._applied = self._seen if messages is None else self._applied + messages
         words = {word for failure in failures for word in failure.what.split()[1:]}
-        if words or self._failed:
+        if words != self._failed:
             self._dirty.update(self.workloads, self._hosts)
         self._failed = words
         for id in [id for id, told in self._waiting.items() if told <= self._applied]:
@@ -122,9 +122,12 @@ class EndpointStates:
             return None
         if self._has_failed(workload.interface, (*workload.ipv4_nets, *workload.ipv6_nets)):
             return "error"
-        # Of several that claim one interface the lowest has it; the others are shadowed.
-        has_it = min(self._claims[workload.interface]) == id
-        is_up = workload.is_up and has_it and self._up.get(workload.interface, False) and id not in self._waiting
+        is_up = (
+            workload.is_up
+            and self._claims.owns(id)
+            and self._up.get(workload.interface, False)
+            and id not in self._waiting
+        )
         return "up" if is_up else "down"
 
     def _status_of_host(self, id: HostEndpointId, host: HostEndpoint) -> Status:
@@ -142,11 +145,3 @@ class EndpointStates:
     def _has_failed(self, interface: str, nets: tuple[str, ...]) -> bool:
         """Failures name interfaces (`interface cali1`), chains that end with one (`cali-tw-cali1`), and routes by net."""
         return any(word == interface or word.endswith(f"-{interface}") or word in nets for word in self._failed)
-
-    def _unclaim(self, workload: WorkloadEndpoint | None) -> None:
-        if workload is not None:
-            claimed = self._claims[workload.interface]
-            claimed.discard(workload.id)
-            self._dirty |= claimed
-            if not claimed:
-                del self._claims[workload.interface]
