@@ -131,6 +131,8 @@ class NodeState:
             for peer, reach in reaches:
                 found = () if known is None or not any(reach) else records.with_node(peer, known, reach)
                 table.put((peer.key.name, "node", name), found)
+            for other_peer in peers if known is None else ():  # those above know of the nodes that there are
+                table.put((other_peer, "node", name), ())
         for peer in facts.peers.values():
             if peer.address in stale.addresses and peer.key.name not in peers and peer.workloads is None:
                 table.put((peer.key.name, "address", ""), records.with_address(peer, self._owners(peer.address)))

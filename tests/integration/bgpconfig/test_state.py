@@ -99,6 +99,22 @@ changes = st.one_of(
 )
 
 
+def test_a_node_that_goes_with_a_change_that_concerns_all_peers_leaves_none() -> None:
+    state = NodeState("a")
+    for text in (
+        'Node a: {labels: {rr: "1"}, bgp: {ipv4Address: 10.0.0.1/24}}',
+        "Node b: {labels: {rack: x}, bgp: {ipv4Address: 10.0.0.2/24}}",
+        """BGPPeer r: {nodeSelector: has(rr), peerSelector: "rack == 'x'"}""",
+    ):
+        for key, value in objects(text):
+            state.apply_json(key, value)
+    assert [str(peer.address) for peer in state.config().speaker.peers] == ["10.0.0.2"]
+    for key, value in objects("BGPConfiguration default: {nodeToNodeMeshEnabled: false}"):
+        state.apply_json(key, value)
+    state.apply_json(Key("Node", "b"), None)
+    assert state.config().speaker.peers == ()
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from(VALUES), min_size=8, max_size=25),

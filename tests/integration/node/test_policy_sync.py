@@ -160,6 +160,7 @@ def test_sockets_come_and_go_with_the_credentials(tmp_path: Path) -> None:
         assert sockets[0].exists()
         assert mount(tmp_path, "csi-1", "pod-9") == sockets[1]
         await until(sockets[1].exists, "and there again")
+        await until(lambda: len(log.named("policy_sync_open")) == 4, "all are told")
         opened = [fields["workload"] for fields in log.named("policy_sync_open")]
         assert sorted(opened) == ["ns/pod-0", "ns/pod-1", "ns/pod-2", "ns/pod-9"]
 
