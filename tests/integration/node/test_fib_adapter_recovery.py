@@ -204,7 +204,9 @@ def test_a_flood_of_other_programs_routes_delays_nobody_for_long() -> None:
             scene.node.ip("route add blackhole 10.3.0.0/26 proto 80")
             await scene.until(lambda: scene.listener.has("10.3.0.0/26"), "the one change that matters")
             watcher.cancel()
-            assert max(lags) < 0.5
+            lags.sort()  # a busy machine keeps anybody waiting once
+            assert lags[int(len(lags) * 0.98)] < 0.2
+            assert lags[-1] < 2
             assert scene.adapter.counters["foreign"] >= 20000
 
     play(scenario)
