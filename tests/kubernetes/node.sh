@@ -14,8 +14,9 @@ for each in containerd kubelet; do
     mount -t tmpfs node /var/lib/$each
 done
 mkdir -p /opt/cni/bin /etc/cni/net.d /var/log/pods /var/log/containers
-rm -rf /etc/cni/net.d/*
+rm -rf /etc/cni/net.d/* /var/lib/calico /var/lib/cni
 ln -sf /usr/lib/cni/loopback /usr/lib/cni/portmap /opt/cni/bin/
 mount --make-rshared /
+mkdir /var/lib/calico
 touch /run/ready
 exec sleep infinity
