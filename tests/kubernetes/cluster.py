@@ -9,18 +9,21 @@ UTS namespace of its own, all on one bridge.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.kubernetes.credentials import Credentials
+from tests.kubernetes.credentials import ADMIN_TOKEN, Credentials
 from tests.kubernetes.images import write_image
 from tests.kubernetes.node import Node
 from tests.kubernetes.programs import Program, wait_until
@@ -29,6 +32,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ADDRESS = "172.30.0.1"
 SERVER = f"https://{ADDRESS}:6443"
 SERVICES = "10.96.0.0/16"
+ACCOUNTS = PROJECT / "docs" / "kubernetes.yaml"
 
 
 class Cluster:
@@ -141,6 +145,23 @@ class Cluster:
         environment = {**os.environ, "DATASTORE_TYPE": "kubernetes", "KUBECONFIG": str(self.credentials.admin)}
         return _run([sys.executable, "-m", "integration.catbird", *words], environment, stdin, check, 60.0)
 
+    def account(self, name: str) -> Path:
+        """The kubeconfig of a service account in kube-system."""
+        secret = self.get("serviceaccount", name, "kube-system")["secrets"][0]["name"]
+        token = base64.b64decode(self.get("secret", secret, "kube-system")["data"]["token"]).decode()
+        return self.credentials.kubeconfig(name, {"token": token})
+
+    def exec(self, pod: str, *words: str, check: bool = True) -> str:
+        return self.kubectl("exec", pod, "--", *words, check=check)
+
+    def watch(self, path: str) -> Iterator[tuple[float, dict[str, Any]]]:
+        """(monotonic time, object) of each event from now on, whatever its type."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        request = urllib.request.Request(f"{SERVER}{path}", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        with urllib.request.urlopen(request, context=context, timeout=60) as answer:
+            for line in answer:
+                yield time.monotonic(), json.loads(line)["object"]
+
     def logs(self) -> str:
         programs = [*self.programs, *(program for node in self.nodes.values() for program in node.programs.values())]
         return "\n".join(program.tail() for program in programs)
@@ -157,15 +178,21 @@ def _run(command: list[str], environment: dict[str, str], stdin: str | None, che
 
 @contextlib.contextmanager
 def running_cluster(nodes: int) -> Iterator[Cluster]:
-    """With catbird on each node, a pool of addresses, and all nodes ready."""
+    """With Calico's definitions, catbird's accounts, and `nodes` nodes that kubelet has told of; catbird runs on none yet."""
     cluster = Cluster()
     try:
-        began = time.monotonic()
         cluster.start()
-        cluster.kubectl("apply", "-f", "-", stdin=_run([sys.executable, "-m", "integration.resources.crds"], dict(os.environ), None, True, 60))
-        print(f"control plane ready after {time.monotonic() - began:.1f} s")
+        definitions = _run([sys.executable, "-m", "integration.resources.crds"], dict(os.environ), None, True, 60.0)
+        cluster.kubectl("apply", "-f", "-", stdin=definitions)
+        cluster.kubectl("apply", "-f", str(ACCOUNTS))
         for number in range(1, nodes + 1):
             cluster.add_node(number)
+        for name in cluster.nodes:
+            wait_until(lambda name=name: cluster.get("node", name), f"kubelet tells of {name}")  # type: ignore[misc]
+        wait_until(lambda: cluster.get("serviceaccount", "default"), "pods may be made")
         yield cluster
+    except BaseException:
+        print(cluster.logs())
+        raise
     finally:
         cluster.stop()

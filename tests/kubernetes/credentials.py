@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 ADDRESSES = "IP:127.0.0.1,IP:172.30.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc"
+ADMIN_TOKEN = "cluster-admin"
 EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
 
@@ -21,8 +22,8 @@ class Credentials:
         self.certificate("apiserver-kubelet", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         _openssl(folder, "genrsa", "-out", "sa.key", "2048")
         _openssl(folder, "rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
-        (folder / "tokens.csv").write_text('cluster-admin,admin,1,"system:masters"\n')
-        self.admin = self.kubeconfig("admin", {"token": "cluster-admin"})
+        (folder / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,1,"system:masters"\n')
+        self.admin = self.kubeconfig("admin", {"token": ADMIN_TOKEN})
 
     def certificate(self, name: str, subject: str) -> None:
         _openssl(self.folder, "req", *EC, "-subj", subject, "-keyout", f"{name}.key", "-out", f"{name}.csr")

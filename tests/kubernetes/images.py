@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 BUSYBOX, PAUSE = "catbird.test/busybox:1", "catbird.test/pause:1"
-APPLETS = ("sh", "sleep", "ip", "ping", "wget", "nc", "httpd", "cat", "ls", "ps", "hostname", "echo")
+APPLETS = ("sh", "sleep", "ip", "ping", "wget", "nc", "httpd", "cat", "ls", "ps", "hostname", "echo", "timeout")
 
 
 def write_image(path: Path) -> None:
