@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -18,6 +18,7 @@ from integration.datastore.errors import (
     DatastoreError,
     DoesNotExist,
     RevisionGone,
+    Unauthorized,
     Unavailable,
     Unreadable,
     Unsupported,
@@ -60,6 +61,10 @@ class Sink(Protocol):
 
     def datastore_back(self, after_s: float) -> None: ...
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        """A dispensable kind may not be read, and counts as empty. Once until it may."""
+        ...
+
 
 @dataclass(slots=True)
 class Followed:
@@ -73,14 +78,27 @@ class Followed:
     errors: int = 0  # in a row
     is_lost: bool = False
     is_away: bool = False  # it did not answer at all
+    is_refused: bool = False  # counts as empty, since we may not read it
 
 
 class Syncer:
     """`run()` until cancelled. Errors of the datastore never end it: it goes on trying, with growing pauses."""
 
-    def __init__(self, datastore: Datastore, kinds: Iterable[str | tuple[str, str]], sink: Sink) -> None:
-        """`kinds`: names, or (name, namespace) to follow one namespace alone."""
+    def __init__(
+        self,
+        datastore: Datastore,
+        kinds: Iterable[str | tuple[str, str]],
+        sink: Sink,
+        *,
+        dispensable: Collection[str] = (),
+    ) -> None:
+        """`kinds`: names, or (name, namespace) to follow one namespace alone.
+
+        `dispensable` are those that are told as empty if we may not read them from the start: others are waited for, since a
+        policy that we may not read is still a policy.
+        """
         self._datastore = datastore
+        self._dispensable = frozenset(dispensable)
         self._followed = [Followed(kind) if isinstance(kind, str) else Followed(*kind) for kind in kinds]
         self._sink = sink
         self._pending: list[Update] = []
@@ -121,6 +139,7 @@ class Syncer:
                     self._set_status("resync")
                     self._compare(followed, listing)
                     followed.revision = listing.revision
+                    followed.is_refused = False
                     self._answered(followed)
                     self._in_sync(followed)
                 elif followed.is_away:
@@ -132,17 +151,24 @@ class Syncer:
                 await self._pause(followed)
             except (DoesNotExist, Unsupported):
                 # The kind is not there: nothing of it is, until it comes.
-                self._compare(followed, Listing([], ""))
-                self._answered(followed)
-                self._in_sync(followed)
-                followed.revision = ""
-                await asyncio.sleep(MISSING_KIND_S)
+                await self._do_without(followed)
             except DatastoreError as error:
+                if isinstance(error, Unauthorized) and followed.kind in self._dispensable and not followed.told:
+                    self._refused(followed, error)
+                    await self._do_without(followed)
+                    continue
                 if (followed.errors + 1) % ERRORS_PER_REVISION == 0 and not isinstance(error, Unavailable):
                     followed.revision = ""
                 self._lost(followed, error)
                 followed.is_away = isinstance(error, Unavailable)
                 await self._pause(followed)
+
+    async def _do_without(self, followed: Followed) -> None:
+        self._compare(followed, Listing([], ""))
+        self._answered(followed)
+        self._in_sync(followed)
+        followed.revision = ""
+        await asyncio.sleep(MISSING_KIND_S)
 
     async def _pause(self, followed: Followed) -> None:
         """Longer each time in a row, and scattered: a thousand nodes must not come back in one moment."""
@@ -220,6 +246,11 @@ class Syncer:
         if self._lost_at is None:
             self._lost_at = asyncio.get_running_loop().time()
             self._sink.datastore_lost(error)
+
+    def _refused(self, followed: Followed, error: DatastoreError) -> None:
+        if not followed.is_refused:
+            followed.is_refused = True
+            self._sink.kind_refused(followed.kind, error)
 
     async def _deliver(self) -> None:
         """What came while the sink was busy goes in one batch."""

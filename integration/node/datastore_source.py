@@ -21,6 +21,8 @@ from integration.resources.keys import Key
 REST = 3.0
 LONGEST_REST_S = 1.0
 CAUSES_NAMED = 3
+# Calico's roles give no secrets to a node: who wants passwords allows it. A peer that has one says that it is missing.
+DISPENSABLE = ("Secret",)
 
 
 class DatastoreSource:
@@ -47,7 +49,7 @@ class DatastoreSource:
         self._adapt = adapt
         # Other namespaces' secrets are nobody's business, and RBAC says so.
         kinds = [("Secret", environment.secret_namespace) if kind == "Secret" else kind for kind in WATCHED]
-        self._syncer = Syncer(datastore, kinds, self)
+        self._syncer = Syncer(datastore, kinds, self, dispensable=DISPENSABLE)
         self._has_changed = asyncio.Event()
         self._causes: dict[Key, None] = {}
         self._unreadable: dict[Key, Problem] = {}
@@ -87,6 +89,9 @@ class DatastoreSource:
     def datastore_back(self, after_s: float) -> None:
         self._lost = ""
         self._log.event("datastore_back", after_s=round(after_s, 3))
+
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        self._log.event("kind_refused", level="warning", kind=kind, error=str(error), without="passwords of peers")
 
     # --- ConfigSource -----------------------------------------------------------------------------------------------
 

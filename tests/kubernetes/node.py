@@ -142,6 +142,12 @@ class Node:
     def catbird(self, *words: str) -> str:
         return self.run(sys.executable, "-m", "integration.catbird", *words)
 
+    def state(self) -> str:
+        """For whoever has to find out what went wrong."""
+        looks = ("ip -4 address", "ip -4 route", f"{sys.executable} -m integration.catbird show peers")
+        told = [f"--- {self.name}: {look}\n{self.run(*look.split(), check=False)}" for look in looks]
+        return "\n".join(told)
+
 
 def _toml(path: list[str], table: dict[str, Any]) -> str:
     lines = ["[" + ".".join(f'"{part}"' for part in path) + "]"]

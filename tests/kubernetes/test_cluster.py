@@ -25,12 +25,12 @@ pytestmark = [
     pytest.mark.skipif("CATBIRD_CLUSTER" not in os.environ, reason="runs in the namespaces that tests/kubernetes/run.sh makes"),
 ]
 NODES = ("node1", "node2")
-POOL = {"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pods"}, "spec": {"cidr": "10.244.0.0/16"}}
+POOL = {"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pods"}, "spec": {"cidr": "10.244.0.0/16", "natOutgoing": True}}
 CLEARED_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with running_cluster(nodes=len(NODES)) as made:
         node, plugin = made.account("catbird-node"), made.account("catbird-cni-plugin")
         for each in made.nodes.values():
@@ -40,6 +40,8 @@ def cluster() -> Iterator[Cluster]:
         for name in NODES:
             wait_until(lambda name=name: made.is_node_ready(name), f"{name} is Ready")  # type: ignore[misc]
         yield made
+        if request.session.testsfailed:
+            print(made.logs(), *(node.state() for node in made.nodes.values()), sep="\n")
 
 
 def pod(name: str, node: str | None = None, command: str = "sleep 10000", **metadata: Any) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from integration.datastore.api import Event, Listing
-from integration.datastore.errors import DatastoreError, RevisionGone, Unavailable, Unreadable, Unsupported
+from integration.datastore.errors import (
+    DatastoreError,
+    RevisionGone,
+    Unauthorized,
+    Unavailable,
+    Unreadable,
+    Unsupported,
+)
 from integration.datastore.local.driver import LocalDatastore
 from integration.datastore.syncer import Syncer, Update
 from tests.integration.datastore.contract import peer, peer_key
@@ -26,6 +33,7 @@ class Gate(LocalDatastore):
         super().__init__(path)
         self.failure: DatastoreError | None = None
         self.without: set[str] = set()
+        self.forbidden: set[str] = set()
         self.lists = 0
         self.broken: list[Unreadable] = []
         self.failed = asyncio.Event()
@@ -34,6 +42,8 @@ class Gate(LocalDatastore):
         self.refuse()
         if kind in self.without:
             raise Unsupported(f"no {kind} here")
+        if kind in self.forbidden:
+            raise Unauthorized(f"{kind} is not for us")
         self.lists += 1
         listing = await super().list(kind, namespace=namespace, name_prefix=name_prefix)
         broken = [error for error in self.broken if error.key.kind == kind]
@@ -80,6 +90,9 @@ class Seen:
     def datastore_back(self, after_s: float) -> None:
         self.statuses.append("back")
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        self.statuses.append(f"refused: {kind}")
+
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
             while not holds():  # noqa: ASYNC110
@@ -94,7 +107,7 @@ def play(path: Path, story: Story, before: Callable[[Gate], Awaitable[None]] | N
         store, seen = Gate(path / "store.db"), Seen()
         if before is not None:
             await before(store)
-        syncer = Syncer(store, KINDS, seen)
+        syncer = Syncer(store, KINDS, seen, dispensable={"IPPool"})
         task = asyncio.create_task(syncer.run())
         try:
             await story(store, seen, syncer)
@@ -202,6 +215,34 @@ def test_a_kind_that_is_not_there_is_an_answer_too(tmp_path: Path) -> None:
         await seen.until(lambda: "lost: connection refused" in seen.statuses)
         store.failure = None
         await seen.until(lambda: seen.statuses[-2:] == ["back", "in-sync"])
+
+    play(tmp_path, story, before)
+
+
+def test_a_dispensable_kind_that_is_not_for_us_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def before(store: Gate) -> None:
+        await two_peers(store)
+        store.forbidden.add("IPPool")
+
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        assert set(seen.stands) == {"a", "b"}
+
+    statuses = play(tmp_path, story, before).statuses
+    assert sorted(statuses) == ["in-sync", "refused: IPPool", "resync", "wait-for-datastore"]
+    assert statuses[-1] == "in-sync"
+
+
+def test_any_other_kind_that_is_not_for_us_is_waited_for(tmp_path: Path) -> None:
+    async def before(store: Gate) -> None:
+        await two_peers(store)
+        store.forbidden.add("BGPPeer")
+
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: "lost: BGPPeer is not for us" in seen.statuses)
+        store.forbidden.clear()
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        assert set(seen.stands) == {"a", "b"}
 
     play(tmp_path, story, before)
 
