@@ -110,6 +110,8 @@ class KubernetesDatastore:
                     items, revision = await self.pages(path, params | ({"limit": str(PAGE)} if with_pages else {}))
                     break
                 except ApiError as error:
+                    if error.code == 403 and not await self.serves(collection):
+                        raise Unsupported(f"the API server has no {collection}") from error
                     # The moment that the pages show was compacted away: all in one, then.
                     if not (error.is_gone and with_pages):
                         raise refusal(error, Key(kind, ""), collection) from error
@@ -117,6 +119,14 @@ class KubernetesDatastore:
             found += items
             oldest = oldest or revision
         return found, oldest
+
+    async def serves(self, collection: Collection) -> bool:
+        """Discovery says so to everybody; the collection itself is forbidden to whoever has no role for it, there or not."""
+        try:
+            found = await self.connection.request("GET", collection.group_path)
+        except ApiError as error:
+            return error.code != 404
+        return any(each.get("name") == collection.plural for each in found.get("resources") or ())
 
     async def pages(self, path: str, params: dict[str, str]) -> tuple[builtins.list[Object], str]:
         found: builtins.list[Object] = []

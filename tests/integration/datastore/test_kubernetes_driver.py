@@ -570,6 +570,21 @@ def test_what_the_server_does_not_have_is_unsupported(fake: Cluster) -> None:
     in_store(fake, body)
 
 
+def test_what_the_server_does_not_have_is_unsupported_for_whom_it_forbids_everything_else_too(fake: Cluster) -> None:
+    """A server looks at the roles first: what is not there is forbidden as well, and Calico's older roles name no newer kind."""
+
+    async def body(store: KubernetesDatastore) -> None:
+        with pytest.raises(Unsupported, match="clusternetworkpolicies"):
+            await store.list("KubernetesClusterNetworkPolicy")
+        with pytest.raises(Unauthorized, match="bgppeers"):
+            await store.list("BGPPeer")
+
+    assert fake.fake is not None
+    user = fake.kubeconfig["users"][0]["user"]["token"]
+    fake.fake.users[user] = User("nobody", allowed=set())
+    in_store(fake, body)
+
+
 def test_a_status_that_is_kept_apart_is_written_too() -> None:
     with running_cluster("fake", "v3") as cluster:
 
