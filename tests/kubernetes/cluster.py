@@ -112,7 +112,7 @@ class Cluster:
 
     def stop(self) -> dict[str, int]:
         """Exit codes by program."""
-        codes = {}
+        codes: dict[str, int] = {}
         for node in self.nodes.values():
             codes |= node.stop()
         for program in reversed(self.programs):
@@ -169,7 +169,14 @@ class Cluster:
 
 def _run(command: list[str], environment: dict[str, str], stdin: str | None, check: bool, patience_s: float) -> str:
     done = subprocess.run(
-        command, input=stdin, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=patience_s, check=False
+        command,
+        input=stdin,
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=patience_s,
+        check=False,
     )
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")

@@ -17,7 +17,9 @@ class Credentials:
 
     def __init__(self, folder: Path, server: str) -> None:
         self.folder, self.server = folder, server
-        _openssl(folder, "req", "-x509", *EC, "-days", "2", "-subj", "/CN=cluster", "-keyout", "ca.key", "-out", "ca.crt")
+        _openssl(
+            folder, "req", "-x509", *EC, "-days", "2", "-subj", "/CN=cluster", "-keyout", "ca.key", "-out", "ca.crt"
+        )
         self.certificate("server", "/CN=kube-apiserver")
         self.certificate("apiserver-kubelet", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         _openssl(folder, "genrsa", "-out", "sa.key", "2048")

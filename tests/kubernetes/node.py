@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ class Node:
         self.start("holder", [*enter, *own, "bash", str(HERE / "node.sh"), self.name], inside=False)
         _ip("link", "add", f"v{self.number}", "type", "veth", "peer", "name", "eth0", "netns", self.name)
         _ip("link", "set", f"v{self.number}", "master", "k0", "up")
-        for command in ("link set lo up", f"address add {self.address}/24 dev eth0", "link set eth0 up", f"route add default via {gateway}"):
+        for command in (
+            "link set lo up",
+            f"address add {self.address}/24 dev eth0",
+            "link set eth0 up",
+            f"route add default via {gateway}",
+        ):
             _ip("-n", self.name, *command.split())
         wait_until(lambda: Path(f"/proc/{self.pid}/root/run/ready").exists(), f"{self.name} has its mounts")
 
@@ -53,18 +59,28 @@ class Node:
 
     def run(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(
-            self.command(*words), capture_output=True, text=True, timeout=60, check=False, env=self.environment(), cwd=PROJECT
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=self.environment(),
+            cwd=PROJECT,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"{self.name}: {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def environment(self, **more: str) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "HOME": "/run", **more}
+    def environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "HOME": "/run"}
 
-    def start(self, name: str, command: list[str], *, inside: bool = True, **more: str) -> None:
+    def start(
+        self, name: str, command: list[str], *, inside: bool = True, environment: Mapping[str, str] | None = None
+    ) -> None:
         words = self.command(*command) if inside else command
-        self.programs[name] = Program(f"{self.name}/{name}", words, self.folder / f"{name}.log", self.environment(**more))
+        self.programs[name] = Program(
+            f"{self.name}/{name}", words, self.folder / f"{name}.log", {**self.environment(), **(environment or {})}
+        )
 
     def stop(self) -> dict[str, int]:
         """Exit codes by program, which are ended in the opposite order of their start."""
@@ -102,7 +118,11 @@ class Node:
             "failSwapOn": False,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{self.cgroup}",
-            "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": authority}},
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": authority},
+            },
             "authorization": {"mode": "Webhook"},
             "enforceNodeAllocatable": [],
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
@@ -133,11 +153,13 @@ class Node:
     # --- catbird ------------------------------------------------------------------------------------------------------
 
     def install_plugins(self, kubeconfig: Path) -> None:
-        self.run(sys.executable, "-m", "integration.catbird", "cni", "install", "--datastore", f"kubernetes:{kubeconfig}")
+        self.run(
+            sys.executable, "-m", "integration.catbird", "cni", "install", "--datastore", f"kubernetes:{kubeconfig}"
+        )
 
     def start_catbird(self, kubeconfig: Path, **environment: str) -> None:
         words = [sys.executable, "-m", "integration.catbird", "node", "--datastore", f"kubernetes:{kubeconfig}"]
-        self.start("catbird", words, **environment)
+        self.start("catbird", words, environment=environment)
 
     def catbird(self, *words: str) -> str:
         return self.run(sys.executable, "-m", "integration.catbird", *words)

@@ -22,10 +22,17 @@ from tests.kubernetes.programs import wait_until
 pytestmark = [
     pytest.mark.root,
     pytest.mark.timeout(300),
-    pytest.mark.skipif("CATBIRD_CLUSTER" not in os.environ, reason="runs in the namespaces that tests/kubernetes/run.sh makes"),
+    pytest.mark.skipif(
+        "CATBIRD_CLUSTER" not in os.environ, reason="runs in the namespaces that tests/kubernetes/run.sh makes"
+    ),
 ]
 NODES = ("node1", "node2")
-POOL = {"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pods"}, "spec": {"cidr": "10.244.0.0/16", "natOutgoing": True}}
+POOL = {
+    "apiVersion": "projectcalico.org/v3",
+    "kind": "IPPool",
+    "metadata": {"name": "pods"},
+    "spec": {"cidr": "10.244.0.0/16", "natOutgoing": True},
+}
 CLEARED_S = 20.0
 
 
@@ -74,7 +81,9 @@ def address(cluster: Cluster, name: str) -> str:
 
 def gets(cluster: Cluster, client: str, target: str) -> bool:
     """Whether `client` has the page of `target` within a second."""
-    page = cluster.exec(client, "timeout", "1", "wget", "-qO-", f"http://{address(cluster, target)}:8080/hostname", check=False)
+    page = cluster.exec(
+        client, "timeout", "1", "wget", "-qO-", f"http://{address(cluster, target)}:8080/hostname", check=False
+    )
     return page.strip() == target
 
 
@@ -120,7 +129,10 @@ def policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def test_network_policies_of_kubernetes_hold_and_are_lifted(cluster: Cluster) -> None:
     everybody: dict[str, Any] = {"podSelector": {}, "policyTypes": ["Ingress"]}
-    friends = {**everybody, "ingress": [{"from": [{"podSelector": {"matchLabels": {"friend": "yes"}}}], "ports": [{"port": 8080}]}]}
+    friends = {
+        **everybody,
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"friend": "yes"}}}], "ports": [{"port": 8080}]}],
+    }
     cluster.apply(policy("deny", everybody))
     took_s = [until_gets(cluster, "client1", target, False) for target in ("web1", "web2")]
     assert not gets(cluster, "client2", "web1")
@@ -151,7 +163,10 @@ def test_a_namespace_is_let_in_by_its_labels_and_a_port_by_its_name(cluster: Clu
         return cluster.kubectl(*words, check=False).strip() == "named"
 
     source = {"namespaceSelector": {"matchLabels": {"team": "a"}}}
-    chosen = {"podSelector": {"matchLabels": {"app": "named"}}, "ingress": [{"from": [source], "ports": [{"port": "web"}]}]}
+    chosen = {
+        "podSelector": {"matchLabels": {"app": "named"}},
+        "ingress": [{"from": [source], "ports": [{"port": "web"}]}],
+    }
     cluster.apply(policy("team", chosen))
     wait_until(lambda: not inside_gets(), "the namespace without the label is kept out", 20)
     cluster.kubectl("label", "namespace", "team", "team=a")
@@ -170,7 +185,9 @@ def started_after(cluster: Cluster, pods: list[dict[str, Any]]) -> list[float]:
     cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump_all(pods))
     made: dict[str, float] = {}
     took_s: dict[str, float] = {}
-    for at, seen in cluster.watch(f"/api/v1/namespaces/default/pods?watch=1&resourceVersion={version}&timeoutSeconds=60"):
+    for at, seen in cluster.watch(
+        f"/api/v1/namespaces/default/pods?watch=1&resourceVersion={version}&timeoutSeconds=60"
+    ):
         name = seen["metadata"]["name"]
         made.setdefault(name, began)
         if seen["status"]["phase"] == "Running":
@@ -198,7 +215,10 @@ def test_deleted_pods_give_their_addresses_back(cluster: Cluster) -> None:
 
     def assigned() -> int:
         return sum(
-            1 for block in cluster.all("ipamblocks.crd.projectcalico.org") for each in block["spec"]["allocations"] if each is not None
+            1
+            for block in cluster.all("ipamblocks.crd.projectcalico.org")
+            for each in block["spec"]["allocations"]
+            if each is not None
         )
 
     wait_until(lambda: assigned() == len(pods), f"{len(pods)} addresses are in use", CLEARED_S)
@@ -206,7 +226,11 @@ def test_deleted_pods_give_their_addresses_back(cluster: Cluster) -> None:
 
 
 def test_a_pool_with_vxlan_gives_each_node_a_tunnel_and_takes_it_away(cluster: Cluster) -> None:
-    pool = {**POOL, "metadata": {"name": "far"}, "spec": {"cidr": "10.245.0.0/16", "vxlanMode": "Always", "blockSize": 28, "nodeSelector": "all()"}}
+    pool = {
+        **POOL,
+        "metadata": {"name": "far"},
+        "spec": {"cidr": "10.245.0.0/16", "vxlanMode": "Always", "blockSize": 28, "nodeSelector": "all()"},
+    }
     cluster.catbird("apply", "-f", "-", stdin=yaml.safe_dump(pool))
     key = "projectcalico.org/IPv4VXLANTunnelAddr"
 
