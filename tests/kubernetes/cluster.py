@@ -31,6 +31,7 @@ from tests.kubernetes.programs import Program, wait_until
 PROJECT = Path(__file__).resolve().parents[2]
 ADDRESS = "172.30.0.1"
 SERVER = f"https://{ADDRESS}:6443"
+API_SERVER = "kube-apiserver"
 SERVICES = "10.96.0.0/16"
 ACCOUNTS = PROJECT / "docs" / "kubernetes.yaml"
 
@@ -76,7 +77,7 @@ class Cluster:
     def _start_api_server(self) -> None:
         folder = self.folder
         self._run(
-            "kube-apiserver", str(self.binaries / "kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379",
+            API_SERVER, str(self.binaries / "kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379",
             "--bind-address", "0.0.0.0", "--advertise-address", ADDRESS, "--secure-port", "6443", "--insecure-port", "0",
             "--service-cluster-ip-range", SERVICES, "--authorization-mode", "Node,RBAC", "--allow-privileged=true",
             "--tls-cert-file", f"{folder}/server.crt", "--tls-private-key-file", f"{folder}/server.key",
@@ -87,6 +88,15 @@ class Cluster:
             "--kubelet-client-certificate", f"{folder}/apiserver-kubelet.crt",
             "--kubelet-client-key", f"{folder}/apiserver-kubelet.key",
         )  # fmt: skip
+
+    def kill_api_server(self) -> None:
+        program = next(each for each in self.programs if each.name == API_SERVER)
+        program.stop(signal.SIGKILL)
+        self.programs.remove(program)
+
+    def start_api_server_again(self) -> None:
+        self._start_api_server()
+        wait_until(self._is_ready, "the API server is ready again")
 
     def _is_ready(self) -> bool:
         for program in self.programs:

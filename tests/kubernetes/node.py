@@ -141,6 +141,21 @@ class Node:
             ],
         )  # fmt: skip
 
+    def start_proxy(self, kubeconfig: Path) -> None:
+        """kube-proxy, with iptables; limits of connection tracking are the machine's and stay."""
+        config = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "iptables",
+            "clusterCIDR": "10.244.0.0/16",
+            "clientConnection": {"kubeconfig": str(kubeconfig)},
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpCloseWaitTimeout": "0s", "tcpEstablishedTimeout": "0s"},
+            "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
+        }
+        file = self.folder / "kube-proxy.yaml"
+        file.write_text(yaml.safe_dump(config))
+        self.start("kube-proxy", [str(self.binaries / "kube-proxy"), "--config", str(file)])
+
     def _make_cgroups(self) -> None:
         controllers = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
         for controller in controllers:

@@ -21,7 +21,7 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     apt-get -o DPkg::Lock::Timeout=300 -q -y install --no-install-recommends $missing >/dev/null
 fi
-"$here/../build_kube_apiserver.sh" "$kept" kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl
+"$here/../build_kube_apiserver.sh" "$kept" kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
 
 exec 9>/var/lock/catbird-cluster.lock
 flock 9  # cgroups are the one thing that two clusters would share

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tests.kubernetes.cluster import Cluster, running_cluster
-from tests.kubernetes.images import BUSYBOX
+from tests.kubernetes.images import BUSYBOX, PAUSE
 from tests.kubernetes.programs import wait_until
 
 pytestmark = [
@@ -209,20 +210,169 @@ def test_the_time_from_a_pods_creation_to_running(cluster: Cluster) -> None:
     assert statistics.median(alone) < 5
 
 
+def assigned(cluster: Cluster) -> int:
+    blocks = cluster.all("ipamblocks.crd.projectcalico.org")
+    return sum(each is not None for block in blocks for each in block["spec"]["allocations"])
+
+
+def check_addresses(cluster: Cluster) -> None:
+    """As many are assigned as live pods have, and nothing about them is wrong."""
+
+    def are_in_use() -> bool:
+        living = [each for each in cluster.all("pods") if each["status"]["phase"] in ("Running", "Pending")]
+        return assigned(cluster) == len(living)
+
+    wait_until(are_in_use, "each address that is assigned is a pod's", CLEARED_S)
+    told = cluster.catbird("ipam", "check")
+    assert "found 0 problems" in told, told
+
+
 def test_deleted_pods_give_their_addresses_back(cluster: Cluster) -> None:
     cluster.kubectl("delete", "pod", *(f"alone{n}" for n in range(8)), *(f"together{n}" for n in range(20)))
-    pods = {each["status"]["podIP"] for each in cluster.all("pods")}
+    assert len(cluster.all("pods")) == 4
+    check_addresses(cluster)
 
-    def assigned() -> int:
-        return sum(
-            1
-            for block in cluster.all("ipamblocks.crd.projectcalico.org")
-            for each in block["spec"]["allocations"]
-            if each is not None
+
+def test_a_pod_that_has_done_its_work_needs_no_address(cluster: Cluster) -> None:
+    done = pod("done", "node1", "echo done")
+    done["spec"]["restartPolicy"] = "Never"
+    cluster.apply(done)
+    wait_until(lambda: cluster.get("pod", "done")["status"]["phase"] == "Succeeded", "the pod ends")
+    check_addresses(cluster)
+    cluster.kubectl("delete", "pod", "done")
+
+
+def test_a_pod_whose_sandbox_dies_gets_another_and_no_address_is_lost(cluster: Cluster) -> None:
+    node = cluster.nodes["node2"]
+    listing = node.ctr("--namespace", "k8s.io", "containers", "list").splitlines()
+    pauses = [line.split()[0] for line in listing if PAUSE in line]
+    infos = {each: node.ctr("--namespace", "k8s.io", "containers", "info", each) for each in pauses}
+    (sandbox,) = [each for each, text in infos.items() if '"io.kubernetes.pod.name": "client2"' in text]
+    node.ctr("--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", sandbox)
+
+    def is_up_again() -> bool:
+        status = cluster.get("pod", "client2")["status"]
+        return (
+            bool(status.get("podIP"))
+            and status["containerStatuses"][0]["restartCount"] == 1
+            and gets(cluster, "client2", "web1")
         )
 
-    wait_until(lambda: assigned() == len(pods), f"{len(pods)} addresses are in use", CLEARED_S)
-    print(cluster.catbird("ipam", "check"))
+    wait_until(is_up_again, "client2 runs in another sandbox", 60)
+    check_addresses(cluster)
+
+
+def test_a_pod_of_the_same_name_may_come_back_on_another_node(cluster: Cluster) -> None:
+    for on in ("node1", "node2", "node1"):
+        run(cluster, server("mover", on))
+        until_gets(cluster, "client1", "mover", True)
+        cluster.kubectl("delete", "pod", "mover")
+    check_addresses(cluster)
+
+
+def test_services_lead_to_pods_on_both_nodes_and_policies_hold_for_them(cluster: Cluster) -> None:
+    for node in cluster.nodes.values():
+        node.start_proxy(cluster.credentials.admin)
+    cluster.kubectl("label", "pod", "web1", "web2", "app=web")
+    spec = {
+        "type": "NodePort",
+        "clusterIP": "10.96.0.80",
+        "selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}],
+    }
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})
+
+    def page(client: str) -> str:
+        return cluster.exec(client, "timeout", "1", "wget", "-qO-", "http://10.96.0.80/hostname", check=False).strip()
+
+    def from_outside(address: str) -> str:
+        done = subprocess.run(
+            ["timeout", "1", "busybox", "wget", "-qO-", f"http://{address}:30080/hostname"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        return done.stdout.strip()
+
+    for client in ("client1", "client2"):
+        seen: set[str] = set()
+        wait_until(
+            lambda: seen.add(page(client)) or seen >= {"web1", "web2"}, f"{client} sees both behind the service", 30
+        )  # type: ignore[func-returns-value]  # noqa: B023
+    for number in (11, 12):
+        wait_until(lambda: from_outside(f"172.30.0.{number}") in ("web1", "web2"), "the node's port leads to a pod", 20)  # noqa: B023
+    cluster.apply(policy("closed", {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]}))
+    wait_until(lambda: not any(page("client1") for _ in range(4)), "the service is closed", 30)
+    assert from_outside("172.30.0.11") == ""
+    cluster.kubectl("delete", "networkpolicy", "closed")
+    wait_until(lambda: page("client1"), "the service is open", 20)
+    cluster.kubectl("delete", "service", "web")
+
+
+def test_a_port_of_the_node_may_be_a_pods(cluster: Cluster) -> None:
+    open_to_all = server("hosted", "node1")
+    open_to_all["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 8088}]
+    run(cluster, open_to_all)
+    command = ["timeout", "1", "busybox", "wget", "-qO-", "http://172.30.0.11:8088/hostname"]
+
+    def page() -> str:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+
+    wait_until(lambda: page() == "hosted", "the pod answers on the node's port", 20)
+    cluster.kubectl("delete", "pod", "hosted")
+    wait_until(lambda: page() == "", "the node's port is closed", 20)
+
+
+def test_a_global_policy_of_calico_holds_and_is_explained(cluster: Cluster) -> None:
+    spec = {
+        "selector": 'projectcalico.org/namespace == "default" && has(shy)',
+        "types": ["Ingress"],
+        "ingress": [{"action": "Deny", "protocol": "TCP", "destination": {"ports": [8080]}}, {"action": "Allow"}],
+    }
+    shy = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "shy"},
+        "spec": spec,
+    }
+    cluster.catbird("apply", "-f", "-", stdin=yaml.safe_dump(shy))
+    cluster.kubectl("label", "pod", "web1", "shy=")
+    until_gets(cluster, "client2", "web1", False)
+    cluster.exec("client2", "ping", "-c", "1", "-W", "2", address(cluster, "web1"))
+    words = ("--from", address(cluster, "client2"), "--to", "default/web1", "--protocol", "tcp", "--port", "8080")
+    told = cluster.nodes["node1"].catbird("policy", "explain", *words)
+    assert told.startswith("DENY"), told
+    assert "shy" in told
+    cluster.catbird("delete", "globalnetworkpolicy", "shy")
+    until_gets(cluster, "client2", "web1", True)
+
+
+def test_while_the_api_server_is_away_pods_keep_talking_and_afterwards_policies_come_through(cluster: Cluster) -> None:
+    there = address(cluster, "web2")
+    node, namespace = cluster.nodes["node1"], namespace_of(cluster, "client1")
+    page = ["nsenter", f"--net={namespace}", "busybox", "wget", "-qO-", f"http://{there}:8080/hostname"]
+    cluster.kill_api_server()
+    for _ in range(10):
+        assert node.run(*page).strip() == "web2"
+        time.sleep(0.2)
+    assert all(each.programs["catbird"].process.poll() is None for each in cluster.nodes.values())
+    cluster.start_api_server_again()
+    cluster.apply(policy("deny", {"podSelector": {}, "policyTypes": ["Ingress"]}))
+    took_s = until_gets(cluster, "client1", "web2", False)
+    cluster.kubectl("delete", "networkpolicy", "deny")
+    until_gets(cluster, "client1", "web2", True)
+    print(f"\nafter an API server's restart a policy holds {took_s:.1f} s after it was written")
+
+
+def namespace_of(cluster: Cluster, name: str) -> str:
+    """The pod's network namespace, as the node that it runs on calls it."""
+    node = cluster.nodes[cluster.get("pod", name)["spec"]["nodeName"]]
+    wanted = f" {address(cluster, name)}/32"
+    for path in node.run("find", "/run/netns", "-name", "cni-*").split():
+        if wanted in node.run("nsenter", f"--net={path}", "ip", "-4", "address", check=False):
+            return path
+    raise AssertionError(f"{name} has no network namespace")
 
 
 def test_a_pool_with_vxlan_gives_each_node_a_tunnel_and_takes_it_away(cluster: Cluster) -> None:
@@ -249,7 +399,7 @@ def test_a_pool_with_vxlan_gives_each_node_a_tunnel_and_takes_it_away(cluster: C
     cluster.kubectl("delete", "pod", "far1", "far2")
     cluster.catbird("delete", "ippool", "far")
     wait_until(lambda: not tunnels(), "no node has a tunnel address", 20)
-    cluster.catbird("ipam", "check")
+    check_addresses(cluster)
 
 
 def test_while_catbird_is_dead_pods_keep_talking_and_new_ones_start(cluster: Cluster) -> None:
@@ -261,6 +411,7 @@ def test_while_catbird_is_dead_pods_keep_talking_and_new_ones_start(cluster: Clu
     node.start_catbird(cluster.account("catbird-node"), NO_DEFAULT_POOLS="true")
     until_gets(cluster, "orphan", "web2", True)
     cluster.kubectl("delete", "pod", "orphan")
+    check_addresses(cluster)
 
 
 def test_catbird_ends_when_asked(cluster: Cluster) -> None:
