@@ -17,6 +17,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -103,6 +104,16 @@ class Cluster:
             assert program.process.poll() is None, program.tail()
         return self.kubectl("get", "--raw", "/readyz", check=False) == "ok"
 
+    def start_router(self, config: str) -> str:
+        """A speaker beside the nodes; its control socket."""
+        file, socket = self.folder / "router.toml", str(self.folder / "router.sock")
+        file.write_text(textwrap.dedent(config).replace("[speaker]", f'[speaker]\ncontrol = "{socket}"'))
+        self._run("router", sys.executable, "-m", "integration.catbird", "speaker", "-c", str(file))
+        return socket
+
+    def ip(self, *words: str) -> str:
+        return _run(["ip", *words], dict(os.environ), None, True, 10.0)
+
     def _run(self, name: str, *command: str) -> None:
         self.programs.append(Program(name, list(command), self.folder / f"{name}.log"))
 
@@ -111,10 +122,14 @@ class Cluster:
     def add_node(self, number: int) -> Node:
         node = Node(f"node{number}", number, self.folder, self.binaries, self.image)
         self.nodes[node.name] = node
+        self.set_up(node)
+        return node
+
+    def set_up(self, node: Node) -> None:
+        """All but catbird."""
         node.join_network(ADDRESS)
         node.start_containers()
         node.start_kubelet(self.credentials.kubelet(node.name))
-        return node
 
     def is_node_ready(self, name: str) -> bool:
         conditions = self.get("node", name).get("status", {}).get("conditions", [])

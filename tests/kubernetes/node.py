@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -88,6 +89,18 @@ class Node:
         for name, program in reversed(self.programs.items()):
             codes[program.name] = program.stop(signal.SIGTERM if name == "holder" else signal.SIGINT)
         return codes
+
+    def lose_power(self) -> None:
+        """Everything that runs here dies at once, and what was written is gone; `join_network` and so on begin anew."""
+        for program in reversed(self.programs.values()):
+            program.stop(signal.SIGKILL)
+        for file in (CGROUPS / "pids" / self.cgroup).rglob("cgroup.procs"):
+            for pid in file.read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        self.programs.clear()
+        _ip("netns", "delete", self.name)
+        _ip("link", "delete", f"v{self.number}")
 
     # --- containers ---------------------------------------------------------------------------------------------------
 
@@ -176,8 +189,8 @@ class Node:
         words = [sys.executable, "-m", "integration.catbird", "node", "--datastore", f"kubernetes:{kubeconfig}"]
         self.start("catbird", words, environment=environment)
 
-    def catbird(self, *words: str) -> str:
-        return self.run(sys.executable, "-m", "integration.catbird", *words)
+    def catbird(self, *words: str, check: bool = True) -> str:
+        return self.run(sys.executable, "-m", "integration.catbird", *words, check=check)
 
     def state(self) -> str:
         """For whoever has to find out what went wrong."""
