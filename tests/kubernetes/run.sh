@@ -1,7 +1,8 @@
 #!/bin/bash
 # run.sh COMMAND…: runs it where a Kubernetes cluster may be started: with network, processes, mounts and a /run of its own.
 # When the command has ended, or this script was killed, all of that is gone with every process in it.
-# CATBIRD_KUBERNETES_DIR: where Kubernetes' programs are built and kept. Needs root, and cgroups of version 1.
+# CATBIRD_KUBERNETES_DIR: where Kubernetes' programs are built and kept. CATBIRD_CLUSTER_LOGS: a folder for all logs.
+# Needs root, and cgroups of version 1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 kept=${CATBIRD_KUBERNETES_DIR:-$here/../../.tox/kubernetes-server}
@@ -28,7 +29,13 @@ flock 9  # cgroups are the one thing that two clusters would share
 remove_cgroups() { find "$cgroups"/*/"$group" -depth -type d -exec rmdir {} + 2>/dev/null || true; }
 remove_cgroups
 work=$(mktemp -d)
-trap 'remove_cgroups; rm -rf "$work"' EXIT
+finish() {
+    [ -z "${CATBIRD_CLUSTER_LOGS:-}" ] || (cd "$work" && mkdir -p "$CATBIRD_CLUSTER_LOGS" &&
+        find . -name '*.log' -exec cp --parents {} "$CATBIRD_CLUSTER_LOGS" \;)
+    remove_cgroups
+    rm -rf "$work"
+}
+trap finish EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 

@@ -48,7 +48,7 @@ def run(cluster: Cluster, *pods: dict[str, Any]) -> None:
 
 
 def address(cluster: Cluster, name: str) -> str:
-    return str(cluster.get("pod", name)["status"]["podIP"])
+    return str(cluster.get("pod", name)["status"].get("podIP", ""))
 
 
 def gets(cluster: Cluster, client: str, target: str) -> bool:

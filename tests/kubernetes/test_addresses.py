@@ -13,7 +13,6 @@ from tests.kubernetes.scene import (
     NODES,
     POOL,
     address,
-    are_running,
     check_addresses,
     gets,
     pod,
@@ -88,16 +87,23 @@ def test_a_pool_with_vxlan_gives_each_node_a_tunnel_and_takes_it_away(cluster: C
 
 
 def test_a_node_with_more_pods_than_a_block_has_addresses_takes_another(cluster: Cluster) -> None:
-    pods = [pod(f"many{n}", "node1") for n in range(70)]
+    pool = {**POOL, "metadata": {"name": "small"}, "spec": {"cidr": "10.246.0.0/24", "blockSize": 29}}
+    cluster.catbird("apply", "-f", "-", stdin=yaml.safe_dump(pool))
+    chosen = {"cni.projectcalico.org/ipv4pools": '["small"]'}
+    pods = [pod(f"many{n}", "node1", annotations=chosen) for n in range(12)]
     names = [each["metadata"]["name"] for each in pods]
-    cluster.apply(*pods)
-    wait_until(lambda: are_running(cluster, *names), "70 pods run on one node", 120, 0.5)
+    run(cluster, *pods)
     found = {each["metadata"]["name"]: each["status"]["podIP"] for each in cluster.all("pods")}
     assert len(set(found.values())) == len(found)
     blocks = {block["spec"]["cidr"] for block in cluster.all("ipamblocks.crd.projectcalico.org")}
     mine = {each for each in blocks if any(ip_address(found[name]) in ip_network(each) for name in names)}
     assert len(mine) == 2
-    routes = cluster.nodes["node2"].run("ip", "-4", "route", "show", "proto", "bird")
-    assert all(f"{block} via 172.30.0.11" in routes for block in mine), routes
-    cluster.kubectl("delete", "pod", *names, patience_s=120)
+
+    def are_known() -> bool:
+        routes = cluster.nodes["node2"].run("ip", "-4", "route", "show", "proto", "bird")
+        return all(f"{block} via 172.30.0.11" in routes for block in mine)
+
+    wait_until(are_known, "the other node knows the ways to both blocks", 20)
+    cluster.kubectl("delete", "pod", *names)
     check_addresses(cluster)
+    cluster.catbird("delete", "ippool", "small")

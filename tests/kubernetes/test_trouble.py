@@ -52,7 +52,7 @@ def test_a_node_that_loses_power_comes_back_with_its_pods(cluster: Cluster) -> N
 
     def is_up_again() -> bool:
         (status,) = cluster.get("pod", "web2")["status"]["containerStatuses"]
-        return status["containerID"] != before and status["ready"] and gets(cluster, "client1", "web2")
+        return status.get("containerID", before) != before and status["ready"] and gets(cluster, "client1", "web2")
 
     took_s = wait_until(is_up_again, "web2 runs again and is reached", 90)
     wait_until(lambda: gets(cluster, "client2", "web1"), "client2 reaches web1", 60)
