@@ -79,6 +79,8 @@ class Followed:
     is_lost: bool = False
     is_away: bool = False  # it did not answer at all
     is_refused: bool = False  # counts as empty, since we may not read it
+    is_there: bool = False  # was listed
+    missing_at: float | None = None  # since when the datastore says that it has no such kind, though it was there
 
 
 class Syncer:
@@ -139,7 +141,7 @@ class Syncer:
                     self._set_status("resync")
                     self._compare(followed, listing)
                     followed.revision = listing.revision
-                    followed.is_refused = False
+                    followed.is_refused, followed.is_there = False, True
                     self._answered(followed)
                     self._in_sync(followed)
                 elif followed.is_away:
@@ -149,7 +151,12 @@ class Syncer:
             except RevisionGone:
                 followed.revision = ""
                 await self._pause(followed)
-            except (DoesNotExist, Unsupported):
+            except (DoesNotExist, Unsupported) as error:
+                if self._may_come_back(followed):
+                    followed.revision = ""
+                    self._lost(followed, error)
+                    await self._pause(followed)
+                    continue
                 # The kind is not there: nothing of it is, until it comes.
                 await self._do_without(followed)
             except DatastoreError as error:
@@ -163,7 +170,16 @@ class Syncer:
                 followed.is_away = isinstance(error, Unavailable)
                 await self._pause(followed)
 
+    def _may_come_back(self, followed: Followed) -> bool:
+        """A server that has just started does not know yet what definitions add to it: policies are not gone by that."""
+        if not followed.is_there:
+            return False
+        now = asyncio.get_running_loop().time()
+        followed.missing_at = now if followed.missing_at is None else followed.missing_at
+        return now - followed.missing_at < MISSING_KIND_S
+
     async def _do_without(self, followed: Followed) -> None:
+        followed.is_there = False
         self._compare(followed, Listing([], ""))
         self._answered(followed)
         self._in_sync(followed)
@@ -233,7 +249,7 @@ class Syncer:
             self._sink.status(status)
 
     def _answered(self, followed: Followed) -> None:
-        followed.errors = 0
+        followed.errors, followed.missing_at = 0, None
         if followed.is_lost:
             followed.is_lost = followed.is_away = False
             if self._lost_at is not None and not any(one.is_lost for one in self._followed):

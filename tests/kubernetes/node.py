@@ -194,7 +194,12 @@ class Node:
 
     def state(self) -> str:
         """For whoever has to find out what went wrong."""
-        looks = ("ip -4 address", "ip -4 route", "nft list ruleset", f"{sys.executable} -m integration.catbird show peers")
+        looks = (
+            "ip -4 address",
+            "ip -4 route",
+            "nft list ruleset",
+            f"{sys.executable} -m integration.catbird show peers",
+        )
         told = [f"--- {self.name}: {look}\n{self.run(*look.split(), check=False)}" for look in looks]
         return "\n".join(told)
 

@@ -585,6 +585,26 @@ def test_what_the_server_does_not_have_is_unsupported_for_whom_it_forbids_everyt
     in_store(fake, body)
 
 
+def test_a_server_that_starts_is_not_believed_that_it_forbids_or_lacks_something(fake: Cluster) -> None:
+    """It knows neither its roles nor what definitions add to it until it says that it is ready."""
+    assert fake.fake is not None
+    faults = fake.fake.faults
+
+    async def body(store: KubernetesDatastore) -> None:
+        for code in (403, 404):
+            faults[:] = [Fault(500, times=3, path="/readyz"), Fault(code, times=3)]
+            with pytest.raises(Unavailable, match="starting"):
+                await store.list("BGPPeer")
+            async with aclosing(store.watch("BGPPeer", revision="1")) as events:
+                with pytest.raises(Unavailable, match="starting"):
+                    await take(events, 1)
+            # It became ready between the two questions: what it said before counts no more.
+            faults[:] = [Fault(code)]
+            assert (await store.list("BGPPeer")).entries == []
+
+    in_store(fake, body)
+
+
 def test_a_status_that_is_kept_apart_is_written_too() -> None:
     with running_cluster("fake", "v3") as cluster:
 
