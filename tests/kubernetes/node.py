@@ -189,6 +189,9 @@ class Node:
         words = [sys.executable, "-m", "integration.catbird", "node", "--datastore", f"kubernetes:{kubeconfig}"]
         self.start("catbird", words, environment=environment)
 
+    def has_session(self) -> bool:
+        return "Established" in self.catbird("show", "peers", check=False)
+
     def catbird(self, *words: str, check: bool = True) -> str:
         return self.run(sys.executable, "-m", "integration.catbird", *words, check=check)
 

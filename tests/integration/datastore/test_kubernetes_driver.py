@@ -311,6 +311,30 @@ def test_affinities_of_a_host_are_found_by_label_and_those_without_labels_too(cl
 # --- broken connections, on the fake server that can be broken
 
 
+def test_a_watch_that_was_quiet_for_long_is_bridged_from_when_it_broke(fake: Cluster) -> None:
+    """Nothing happened for longer than a watch may be away; then its connection is cut, and something happens."""
+    server, bridged_s = fake.fake, 1.0
+    assert server is not None
+
+    async def cut() -> None:
+        server.cut_watches()
+
+    async def body(store: KubernetesDatastore) -> None:
+        start = (await store.list("BGPPeer")).revision
+        async with aclosing(store.watch("BGPPeer", revision=start)) as events:
+            waiting = asyncio.create_task(take(events, 1))
+            async with asyncio.timeout(10):
+                while not server.watching:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(bridged_s + 0.2)
+            await asyncio.to_thread(fake.do, cut())
+            await store.create(peer_key("a"), peer("a"))
+            (event,) = await waiting
+            assert event.type == "added"
+
+    in_store(fake, body, bridged_s=bridged_s)
+
+
 def test_a_watch_goes_on_when_connections_are_cut_and_the_server_restarts(fake: Cluster) -> None:
     server = fake.fake
     assert server is not None
