@@ -96,6 +96,7 @@ class FelixConfig:
     nftables_mangle_allow_action: str = parameter("NftablesMangleAllowAction", ACTION, "ACCEPT", NON_ZERO, VITAL)
     nftables_mark_mask: int = parameter("NftablesMarkMask", p.MARK_MASK, "0xffff0000", NON_ZERO, VITAL)
     nftables_refresh_interval_s: float = parameter("NftablesRefreshInterval", p.SECONDS, "180", LIVE)
+    nftables_table_owner: bool = parameter("NftablesTableOwner", p.BOOLEAN, "true")  # not Calico's
     iptables_backend: str = parameter("IptablesBackend", p.one_of("legacy", "nft", "auto"), "auto")
     iptables_filter_allow_action: str = parameter("IptablesFilterAllowAction", ACTION, "ACCEPT", NON_ZERO, VITAL)
     iptables_filter_deny_action: str = parameter("IptablesFilterDenyAction", DENIAL, "DROP", NON_ZERO, VITAL)

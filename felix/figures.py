@@ -18,7 +18,8 @@ Gauge = Literal[
     "felix_resync_state", "felix_route_table_num_routes",
 ]  # fmt: skip
 Counter = Literal[
-    "felix_calc_graph_output_events", "felix_calc_graph_updates_processed", "felix_int_dataplane_failures",
+    "felix_calc_graph_output_events", "felix_calc_graph_updates_processed", "felix_denied_packets",
+    "felix_int_dataplane_failures",
     "felix_int_dataplane_messages", "felix_ipset_calls", "felix_ipset_errors", "felix_ipset_lines_executed",
     "felix_iptables_lines_executed", "felix_iptables_restore_calls", "felix_iptables_restore_errors",
     "felix_iptables_save_calls", "felix_iptables_save_errors", "felix_log_errors", "felix_logs_dropped",
@@ -43,6 +44,7 @@ HELP: Final[dict[Gauge | Counter | Summary, str]] = {
     "felix_cluster_num_profiles": "Profiles of the cluster.",
     "felix_cluster_num_tiers": "Tiers of the cluster.",
     "felix_cluster_num_workload_endpoints": "Workload endpoints of the whole cluster.",
+    "felix_denied_packets": "Denied packets by tier, policy and direction; those that were told: each rule tells of 10 a second.",
     "felix_exec_time_micros": "Time of external programs.",
     "felix_int_dataplane_addr_msg_batch_size": "Changes of addresses taken together.",
     "felix_int_dataplane_apply_time_seconds": "Time to bring the kernel up to date.",

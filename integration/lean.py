@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SELDOM = (20_000, 20, 20)
+
 
 @contextmanager
 def hidden(module: str) -> Iterator[None]:
@@ -26,4 +28,16 @@ def collect_seldom() -> None:
     for some took an eighth of the time of a full load.
     """
     gc.freeze()  # what the imports left is for good
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(*SELDOM)
+
+
+def load_undisturbed() -> None:
+    """Until `settled` nothing walks all that has been read so far."""
+    gc.freeze()
+    gc.set_threshold(*SELDOM[:2], 10_000)
+
+
+def settled() -> None:
+    """What is there now is there to stay: to walk all of it takes 0.8 s with 10,000 policies, and everything waits."""
+    gc.freeze()
+    gc.set_threshold(*SELDOM)

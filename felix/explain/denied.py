@@ -87,8 +87,7 @@ def denied_flow(prefix: str, packet: bytes, in_interface: str = "", out_interfac
     if by is None or not packet:
         return None
     version = packet[0] >> 4
-    read = {4: _ipv4, 6: _ipv6}.get(version)
-    header = read(packet) if read else None
+    header = ip_header(packet)
     if header is None:
         return None
     source, destination, protocol, rest = header
@@ -101,6 +100,12 @@ def denied_flow(prefix: str, packet: bytes, in_interface: str = "", out_interfac
 
 
 _Header = tuple[str, str, int, bytes]  # source, destination, protocol, what follows (empty in later fragments)
+
+
+def ip_header(packet: bytes) -> _Header | None:
+    """None if the octets are no IP packet, or less than its header."""
+    read = {4: _ipv4, 6: _ipv6}.get(packet[0] >> 4) if packet else None
+    return read(packet) if read else None
 
 
 def _ipv4(packet: bytes) -> _Header | None:
@@ -173,7 +178,16 @@ class DeniedFlows:
     Packets are of one kind if they differ in the source port only. Times are monotonic seconds.
     """
 
-    def __init__(self, *, summary_s: float = 30.0, most_kinds: int = 1000, events_per_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        *,
+        summary_s: float = 30.0,
+        most_kinds: int = 1000,
+        events_per_s: float = 20.0,
+        counted: Callable[[str, str, Direction], None] = lambda _tier, _policy, _direction: None,
+    ) -> None:
+        """`counted(tier, policy, direction)` is told of each packet, as it is counted in `by_policy`."""
+        self._counted = counted
         self._summary_s = summary_s
         self._most_kinds = most_kinds
         self._events_per_s = events_per_s
@@ -205,6 +219,7 @@ class DeniedFlows:
         if key not in self.by_policy and len(self.by_policy) >= self._most_kinds:
             key = "", "others", by.direction
         self.by_policy[key] = self.by_policy.get(key, 0) + 1
+        self._counted(*key)
 
     def _may_tell(self, now: float) -> bool:
         """A bucket that holds one second's worth."""

@@ -100,7 +100,7 @@ def _rule_view(rule: RuleStep) -> View:
 def explanation_lines(view: Mapping[str, Any]) -> Iterator[str]:
     """Of `explanation_view`'s JSON: the verdict first, then the way there."""
     flow = view["flow"]
-    yield f"{view['verdict'].upper()}  {_flow_text(flow)}  ({view['way']})"
+    yield f"{view['verdict'].upper()}  {flow_text(flow)}  ({view['way']})"
     yield f"       {view['reason']}"
     for number, stage in enumerate(view["stages"], 1):
         yield ""
@@ -118,7 +118,7 @@ def explanation_lines(view: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def _flow_text(flow: Mapping[str, Any]) -> str:
+def flow_text(flow: Mapping[str, Any]) -> str:
     what = flow["protocol"]
     if icmp := flow.get("icmp"):
         what += f" type {icmp['type']} code {icmp['code']}"

@@ -47,6 +47,7 @@ _EXT_ACK, _CAP_ACK = 11, 10
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 FAMILY_NUMBERS: dict[IPVersion, int] = {4: 2, 6: 10}
 MAX_ELEMENTS = 500  # in a message: an attribute's length has 16 bits
+DORMANT, OWNER, PERSIST = 1, 2, 4  # flags of a table; a persistent one outlives its owner
 WHOLE = -1  # place of an error that is no single message's
 RULE_MARK = 0xC1  # the kind of user data in which our rules carry what they were made of
 MARK_OCTETS = 8
@@ -71,6 +72,13 @@ class Hooked(NamedTuple):
     hook: int
     priority: int
     policy: int
+
+
+class TableState(NamedTuple):
+    """`owner`: the socket that alone may alter it; 0: anybody may."""
+
+    flags: int
+    owner: int
 
 
 class SetKind(NamedTuple):
@@ -188,12 +196,12 @@ class NftSocket:
             if named(found.get(1, b"")) == self._table:
                 yield named(found.get(name_attribute, b"")), found
 
-    def table_flags(self) -> int | None:
-        """None: there is no such table. 1: its rules are at rest (`dormant`)."""
+    def table(self) -> TableState | None:
+        """None: there is no such table."""
         for received, start, end in self.dump(GET_TABLE):
             found = {a: received[b:c] for a, b, c in attributes(received, start, end)}
             if received[start - 4] == self._family and named(found.get(1, b"")) == self._table:
-                return int.from_bytes(found.get(2, b""), "big")
+                return TableState(*(int.from_bytes(found.get(kind, b""), "big") for kind in (2, 9)))
         return None
 
     def chains(self) -> dict[str, Hooked | None]:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from felix.desired import IPVersion
 from felix.filter_rules import Chain, Hook, Jump, Rule, Table
-from felix.kernel.nfnetlink import MAX_ELEMENTS, Message
+from felix.kernel.nfnetlink import MAX_ELEMENTS, OWNER, PERSIST, Message
 from felix.kernel.nft_elements import encode_key, encode_member, interface_element, verdict_element
 from felix.kernel.nft_rules import RuleEncoder
 from felix.nft_names import BASE_CHAINS, chain_name
@@ -17,6 +17,7 @@ from felix.sync.nft_table import CLOSED_RULES, Owner, VerdictMap, WantedChain, W
 from felix.sync.set_members import Effect
 
 BASE: Mapping[str, tuple[Table, Hook]] = {chain_name(*one): one for one in BASE_CHAINS}
+OWNED = OWNER | PERSIST
 Guard: TypeAlias = Mapping[tuple[Table, Hook], Sequence[Rule]]
 
 
@@ -51,10 +52,11 @@ def closed_form(chain: WantedChain, hooks: Collection[Hook], *, keeps_failsafes:
 
 
 class Parts:
-    """For one IP version's table. `guard`: what stands in these hooks until all rules are there."""
+    """For one IP version's table. `guard`: what stands in these hooks until all rules are there; `owns`: nobody but this
+    process may alter it."""
 
-    def __init__(self, version: IPVersion, table: str, guard: Guard | None = None) -> None:
-        self.encoder = RuleEncoder(version, table)
+    def __init__(self, version: IPVersion, table: str, guard: Guard | None = None, *, owns: bool = False) -> None:
+        self.encoder = RuleEncoder(version, table, OWNED if owns else 0)
         self._guard = dict(guard or {})
 
     # --- the frame ---------------------------------------------------------------------------------------------------
@@ -73,11 +75,17 @@ class Parts:
     def guarded(self) -> set[str]:
         return {chain_name(*one) for one in self._guard}
 
-    def anew(self) -> list[Message]:
-        """An empty table, guarded, in the place of whatever is there."""
-        # It can be deleted if it is there, which making it sees to.
-        frame = [self.encoder.new_table(), self.encoder.delete_table(), *self.base()]
-        return [*frame, *self.guard(BASE.keys())]
+    @property
+    def owns(self) -> bool:
+        return bool(self.encoder.table_flags)
+
+    def disown(self) -> None:
+        self.encoder.table_flags = 0
+
+    def anew(self, *, is_there: bool) -> list[Message]:
+        """An empty table, guarded, in the place of the one that is there."""
+        gone = [self.encoder.delete_table()] if is_there else []
+        return [*gone, *self.base(), *self.guard(BASE.keys())]
 
     # --- sets --------------------------------------------------------------------------------------------------------
 
@@ -115,9 +123,9 @@ class Parts:
     def new_chain(self, name: str) -> Part:
         return Part(Owner("chain", name), [self.encoder.new_chain(name)])
 
-    def rules(self, chain: WantedChain) -> Part:
+    def rules(self, chain: WantedChain, to_write: Chain) -> Part:
         """Raises Unencodable."""
-        rules = self.encoder.rules(chain.table, chain.chain)
+        rules = self.encoder.rules(chain.table, to_write)
         return Part(Owner("chain", chain.name), [self.encoder.flush_chain(chain.name), *rules], self.encoder.mark)
 
     def closed(self, chain: WantedChain, hooks: Collection[Hook], *, keeps_failsafes: bool) -> Part:

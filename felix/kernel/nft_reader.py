@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from felix.desired import IPSetType, IPVersion
-from felix.kernel.nfnetlink import MARK_OCTETS, Hooked, NftSocket, SetKind
+from felix.filter_rules import Chain
+from felix.kernel.nfnetlink import DORMANT, MARK_OCTETS, OWNER, PERSIST, Hooked, NftSocket, SetKind, TableState
 from felix.kernel.nft_elements import Key, interface_of, member_keys, members_of
 from felix.kernel.nft_expressions import Unencodable
 from felix.kernel.nft_monitor import Touched
@@ -16,7 +18,6 @@ from felix.kernel.nft_rules import VERDICT_MAP, RuleEncoder, hooked, set_kind
 from felix.sync.nft_table import NftTable, VerdictMap, WantedChain, WantedSet
 
 ASK_EACH = 200  # more chains than that are asked about in a thread
-DORMANT = 1
 
 
 class NftReader:
@@ -32,6 +33,13 @@ class NftReader:
         return self._table.version
 
     # --- at the start ------------------------------------------------------------------------------------------------
+
+    def state(self) -> TableState | None:
+        """None: there is no table. Raises OSError if it is another's, too."""
+        found = self._socket.table()
+        if found is not None and found.flags & OWNER and found.owner != self._socket.port_id:
+            raise OSError(errno.EPERM, f"{self._table.what} belongs to another process: does another Felix run here?")
+        return found
 
     async def frame(self) -> tuple[dict[str, Hooked | None], dict[str, SetKind]]:
         """Chains; sets and maps."""
@@ -52,7 +60,8 @@ class NftReader:
         table.sets_stand(sets)
         names = sorted(table.known_chains & table.chains.keys())
         for at in range(0, len(names), ASK_EACH):
-            some = [table.chains[name] for name in names[at : at + ASK_EACH] if name in table.chains]
+            chains_ = [table.chains[name] for name in names[at : at + ASK_EACH] if name in table.chains]
+            some = [(chain, table.to_write(chain)) for chain in chains_]
             for chain, mark, is_wanted in await asyncio.to_thread(self._compared, some):
                 table.marks[chain.name] = mark
                 if is_wanted:
@@ -65,16 +74,16 @@ class NftReader:
                 verdicts.stands({})
         table.is_loaded = True
 
-    def _compared(self, chains: Iterable[WantedChain]) -> list[tuple[WantedChain, bytes, bool]]:
-        """What their rules were made of, and whether that is what is wanted."""
+    def _compared(self, chains: Iterable[tuple[WantedChain, Chain]]) -> list[tuple[WantedChain, bytes, bool]]:
+        """What their rules were made of, and whether that is what is to be written."""
         found = []
         encoder = RuleEncoder(self.version, self._name)
-        for chain in chains:
+        for chain, to_write in chains:
             mark = self._socket.marks(chain.name)
             is_wanted = len(mark) == MARK_OCTETS * len(chain.chain.rules)
             if mark and is_wanted:
                 with suppress(Unencodable):
-                    encoder.rules(chain.table, chain.chain)
+                    encoder.rules(chain.table, to_write)
                 is_wanted = encoder.mark == mark
             found.append((chain, mark, is_wanted))
         return found
@@ -174,7 +183,8 @@ class NftReader:
         if BASE.keys() - chains.keys():
             table.is_breached = True
             return [f"{table.what} was removed or flushed"]
-        found = [f"{table.what} was made dormant"] if self._socket.table_flags() == DORMANT else []
+        state = self._socket.table()
+        found = [f"{table.what} was made dormant"] if state is not None and state.flags & DORMANT else []
         if removed := table.known_chains - chains.keys():
             table.is_breached = True
             found += [f"{table.what_is(name)} was removed" for name in sorted(removed)]
@@ -196,6 +206,11 @@ class NftReader:
     def _is_altered(self, name: str) -> bool:
         verdicts = self._table.maps[name]
         return verdicts.is_there and not self.compare_entries(verdicts)
+
+
+def is_owned(state: TableState) -> bool:
+    """By this process, or by one that has ended."""
+    return bool(state.flags & (OWNER | PERSIST))
 
 
 def is_hooked_alike(name: str, hook: Hooked | None) -> bool:

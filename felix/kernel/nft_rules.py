@@ -138,6 +138,7 @@ class RuleEncoder:
 
     version: IPVersion
     table: str
+    table_flags: int = 0
     messages: list[Message] = field(default_factory=list)
     mark: bytes = b""  # the digests of the rules last encoded, as `NftSocket.marks` says them
     _sets: int = 0
@@ -149,7 +150,7 @@ class RuleEncoder:
 
     def new_table(self) -> Message:
         """One that is there and at rest (`dormant`) wakes up."""
-        return NEW_TABLE, text(1, self.table) + be32(2, 0)
+        return NEW_TABLE, text(1, self.table) + be32(2, self.table_flags)
 
     def delete_table(self) -> Message:
         return DELETE_TABLE, text(1, self.table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from felix.kernel.nft_transactions import Transactions, is_small
 from felix.sync.nft_table import NftTable, Owner, VerdictMap, WantedChain, WantedSet
 from felix.sync.set_members import Effect
 
+NO_SUCH_FLAG = frozenset({errno.EOPNOTSUPP, errno.EINVAL})  # Linux before 6.9
 RULES_AT_ONCE = 1000  # in a transaction: its cost grows with the square of the nameless sets in it
 
 
@@ -38,7 +40,14 @@ class NftWriter:
 
     async def rebuild(self) -> None:
         """An empty table, guarded, in the place of the one that is there."""
-        await self._transactions.must(self._parts.anew())
+        is_there = self._reader.state() is not None
+        try:
+            await self._transactions.must(self._parts.anew(is_there=is_there))
+        except Refused as error:
+            if not self._parts.owns or error.errno not in NO_SUCH_FLAG:
+                raise
+            self._parts.disown()
+            await self._transactions.must(self._parts.anew(is_there=is_there))
         self._table.must_rebuild = self._table.is_loaded = False
         self._table.marks.clear()
         self._table.failed.clear()
@@ -65,7 +74,7 @@ class NftWriter:
         if sum(len(one.chain.rules) for one in chains) > RULES_AT_ONCE:
             return False
         try:
-            rules = [parts.rules(chain) for chain in chains]
+            rules = [parts.rules(chain, table.to_write(chain)) for chain in chains]
         except Unencodable:
             return False
         taken = self._take([(chain, part.mark) for chain, part in zip(chains, rules, strict=True)])
@@ -217,7 +226,7 @@ class NftWriter:
         found = []
         for chain in chains:
             try:
-                found.append((chain, self._parts.rules(chain)))
+                found.append((chain, self._parts.rules(chain, self._table.to_write(chain))))
             except Unencodable as error:
                 refused[Owner("chain", chain.name)] = str(error)
         return found

@@ -17,7 +17,7 @@ from felix.filter_rules import Table
 from felix.kernel.nfnetlink import NftSocket
 from felix.kernel.nft_monitor import MANY_CHAINS, Touched
 from felix.kernel.nft_parts import BASE, Guard, Parts
-from felix.kernel.nft_reader import ASK_EACH, NftReader
+from felix.kernel.nft_reader import ASK_EACH, NftReader, is_owned
 from felix.kernel.nft_writer import NftWriter
 from felix.nft_names import TABLE_NAME, chain_name
 from felix.ports import Failure, RuleCount
@@ -30,12 +30,14 @@ class NftablesFilter(NftTable):
     has_verdict_maps = True
     has_alternatives = True
 
-    def __init__(self, version: IPVersion, table: str = TABLE_NAME, guard: Guard | None = None) -> None:
+    def __init__(
+        self, version: IPVersion, table: str = TABLE_NAME, guard: Guard | None = None, *, owns: bool = False
+    ) -> None:
         """`guard`: what stands in these hooks while all of ours is written anew, because there was nothing or others
-        have been at it."""
+        have been at it. `owns`: as long as this lives nobody else may alter the table, where the kernel can (Linux 6.9)."""
         super().__init__(version, table)
         self._socket = NftSocket(version, table)
-        self._parts = Parts(version, table, guard)
+        self._parts = Parts(version, table, guard, owns=owns)
         self._reader = NftReader(self, table, self._socket)
         self._writer = NftWriter(self, self._parts, self._reader, self._socket)
         self._counting = NftSocket(version, table)  # whoever asks for counters need not wait for a large write
@@ -72,11 +74,13 @@ class NftablesFilter(NftTable):
                 return self.failures()
             except OSError as error:
                 self.is_loaded, refused = False, error
-        return [Failure(self.what, str(refused)), *self.failures()]
+        assert refused is not None
+        return [Failure(self.what, refused.strerror or str(refused)), *self.failures()]
 
     async def _adopt(self) -> None:
+        state = self._reader.state()
         chains, sets = await self._reader.frame()
-        if self._reader.has_alien(chains, sets):
+        if state is None or is_owned(state) is not self._parts.owns or self._reader.has_alien(chains, sets):
             await self._writer.rebuild()
             chains, sets = {}, {}
         else:
@@ -131,6 +135,12 @@ class NftablesFilter(NftTable):
             ]
 
         return await asyncio.to_thread(ask) if len(known) > ASK_EACH else ask()
+
+    def handles(self, chain: str) -> list[int]:
+        """Of a chain (by the kernel's name) its rules' handles, in order; none if it does not stand as it was given."""
+        if chain not in self.known_chains or chain in self.dirty or Owner("chain", chain) in self.failed:
+            return []
+        return self._counting.rule_handles(chain).get(chain, [])
 
     async def remove_everything(self) -> None:
         """Raises OSError."""

@@ -1,8 +1,7 @@
 """From a compiled policy rule to the packet-filter rules that find its packets. Pure.
 
-Where a dialect has alternatives (nftables), one rule suffices but for ports that are numbers or names. Where it has none
-(iptables), lists are worked through beforehand: each leaves its outcome in a scratch bit of the mark, and the last rule
-asks for the bit. Calico's encoding.
+Where a dialect has alternatives (nftables), a rule each way suffices. Where it has none (iptables), lists are worked through
+beforehand: each leaves its outcome in a scratch bit of the mark, and the last rule asks for the bit. Calico's encoding.
 """
 
 from __future__ import annotations
@@ -37,10 +36,18 @@ MAX_WAYS = 16
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """`before` are rules that only prepare; a packet is found if all of `criteria` hold then."""
+    """`before` are rules that only prepare; a packet is found if then all criteria of one of the `ways` hold."""
 
     before: tuple[Rule, ...] = ()
-    criteria: tuple[Criterion, ...] = ()
+    ways: tuple[tuple[Criterion, ...], ...] = ((),)
+
+    def in_one_way(self, marks: Marks) -> Finder:
+        """For an action that does not end the chain: a packet that is found two ways gets it once."""
+        if len(self.ways) == 1:
+            return self
+        found = marks.scratch0
+        before = (*self.before, Rule((), clear(found)), *(Rule(way, put(found)) for way in self.ways))
+        return Finder(before, ((is_set(found),),))
 
 
 @dataclass(slots=True)
@@ -86,7 +93,7 @@ def find(rule: PolicyRule, version: IPVersion, marks: Marks, *, has_alternatives
         _add_negative(parts, "destination", destination, nets[3], protocol, has_alternatives)
     if rule.not_icmp is not None:
         parts.always.append(ICMP(*rule.not_icmp, negated=True))
-    return _alternatives(parts, marks) if has_alternatives else _blocks(parts, marks)
+    return _alternatives(parts) if has_alternatives else _blocks(parts, marks)
 
 
 def _of_version(nets: tuple[str, ...], version: IPVersion, *, negated: bool) -> tuple[str, ...] | None:
@@ -163,7 +170,7 @@ def port_groups(ranges: Iterable[PortRange]) -> Iterator[tuple[PortRange, ...]]:
         yield tuple(group)
 
 
-def _alternatives(parts: Parts, marks: Marks) -> Finder:
+def _alternatives(parts: Parts) -> Finder:
     """Every combination of choices, unless they are too many: then the longest lists become sets."""
     while prod(len(one) for one in parts.choices) > MAX_WAYS and (longest := _longest(parts.choices)) is not None:
         parts.choices.remove(longest)
@@ -172,11 +179,7 @@ def _alternatives(parts: Parts, marks: Marks) -> Finder:
     for chosen in itertools.product(*parts.choices):
         more = [one for way in chosen for one in way if one not in parts.always]
         ways.append((*parts.always, *more))
-    if len(ways) == 1:
-        return Finder((), ways[0])
-    # A packet that is found both ways is to be counted, and logged, once.
-    found = marks.scratch0
-    return Finder((Rule((), clear(found)), *(Rule(way, put(found)) for way in ways)), (is_set(found),))
+    return Finder((), tuple(ways))
 
 
 def _longest(choices: list[list[tuple[Criterion, ...]]]) -> list[tuple[Criterion, ...]] | None:
@@ -192,7 +195,7 @@ def _as_one(choice: list[tuple[Criterion, ...]]) -> Criterion:
 
 def _blocks(parts: Parts, marks: Marks) -> Finder:
     if not parts.choices and not parts.none_of:
-        return Finder((), tuple(parts.always))
+        return Finder((), (tuple(parts.always),))
     holds, this = marks.scratch0, marks.scratch1
     first, *others = parts.choices or [[]]
     before = [Rule((), SetMark(0 if first else holds, holds | this))]
@@ -202,4 +205,4 @@ def _blocks(parts: Parts, marks: Marks) -> Finder:
         before += [Rule(way, put(this)) for way in block]
         before.append(Rule((is_clear(this),), clear(holds)))
     before += [Rule(way, clear(holds)) for way in parts.none_of]
-    return Finder(tuple(before), (*parts.always, is_set(holds)))
+    return Finder(tuple(before), ((*parts.always, is_set(holds)),))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from felix.desired import IPVersion, Policy, PolicyId, PolicyRule, Profile
-from felix.filter_rules import Action, Chain, Drop, Log, NFLog, Reject, Return, Rule, Table
+from felix.filter_rules import Action, Chain, Drop, Log, NFLog, Reject, Return, Rule, SetMarkAndReturn, Table
 from felix.rules import names
 from felix.rules.marks import Marks, is_set, put
 from felix.rules.matching import find
@@ -132,8 +132,10 @@ def _rules(
         comments = tuple(f"{key}={value}"[:MAX_COMMENT] for key, value in rule.annotations)
         # A staged rule's first match is counted, and ends its chain.
         act, then = _act(rule, direction, who, index, dialect) if decides else (Return(), [])
+        if not isinstance(act, Return | SetMarkAndReturn):
+            finder = finder.in_one_way(dialect.marks)
         found += [(Rule(one.criteria, one.action, comments), None) for one in finder.before]
-        found.append((Rule(finder.criteria, act, comments), index))
+        found += [(Rule(way, act, comments), index) for way in finder.ways]
         found += [(Rule(one.criteria, one.action, comments), None) for one in then]
     return found
 
@@ -152,8 +154,14 @@ def _act(rule: PolicyRule, direction: Direction, who: str, index: int, dialect: 
             # that asks for it would end the chain for packets that it does not match.
             return Return(), []
         case "pass":
-            return put(marks.next_tier), [Rule((is_set(marks.next_tier),), Return())]
-    return put(marks.accept), [Rule((is_set(marks.accept),), Return())]
+            return _put_and_return(marks.next_tier, dialect)
+    return _put_and_return(marks.accept, dialect)
+
+
+def _put_and_return(bits: int, dialect: Dialect) -> tuple[Action, list[Rule]]:
+    if dialect.has_alternatives:
+        return SetMarkAndReturn(bits, bits), []
+    return put(bits), [Rule((is_set(bits),), Return())]
 
 
 def _log_prefix(prefix: str, who: str) -> str:

@@ -7,11 +7,11 @@ what is told in the meantime is unsettled again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from felix.desired import IPSetType, IPVersion
-from felix.filter_rules import Chain, Drop, GoTo, Hook, HookRules, Jump, Rule, Table
+from felix.filter_rules import Chain, Criterion, Drop, GoTo, Hook, HookRules, InPortSet, InSet, Jump, Rule, Table
 from felix.nft_names import BASE_CHAINS, FAMILIES, chain_name, map_name, set_name
 from felix.ports import Failure
 from felix.sync.set_members import Effect, SetMembers
@@ -19,6 +19,9 @@ from felix.sync.set_members import Effect, SetMembers
 MAX_INTERFACE_OCTETS = 15
 CLOSED = "catbird-closed"
 CLOSED_RULES = (Rule((), Drop(), ("catbird: what should decide here was refused",)),)
+# The kernel looks for a set by going through the names of all, several times a set and once a rule that asks for it. Of one
+# IP version most sets of most clusters are empty: for these one empty set stands in until they get a member.
+EMPTY: Mapping[IPSetType, str] = {"net": "catbird-empty-net", "ip,port": "catbird-empty-port"}
 
 
 class Owner(NamedTuple):
@@ -46,6 +49,7 @@ class WantedSet:
     members: SetMembers
     pending: list[Effect] = field(default_factory=list)
     is_there: bool = False
+    is_made: bool = False  # it has, or once had, a member: rules name it
     strays: list[bytes] = field(default_factory=list)  # keys of elements in the kernel that nobody wants
 
     def take(self) -> Effect:
@@ -142,6 +146,11 @@ class NftTable:
         self.is_loaded = False  # the books say what the kernel has
         self.is_breached = False  # others have removed or altered chains
         self._with_bad: set[str] = set()  # ids of sets that were given what is no member
+        self._unmade: set[str] = set()  # ids of sets
+        self._stood_in: dict[str, set[str]] = {}  # an unmade set's id → chains written with the empty one
+        for type, id in EMPTY.items():
+            self.set_ip_set(id, type, ())
+            self._make(self.sets[id])
         for table_, hook in BASE_CHAINS:
             self.set_hook(table_, hook, HookRules())
 
@@ -156,6 +165,7 @@ class NftTable:
             wanted = None
         if wanted is None:
             wanted = WantedSet(name, id, SetMembers(type, self.version))
+            self._unmade.add(id)
         self.sets[id] = wanted
         wanted.pending.append(wanted.members.replace(members))
         self._members_changed(wanted)
@@ -167,16 +177,32 @@ class NftTable:
             self._members_changed(wanted)
 
     def _members_changed(self, wanted: WantedSet) -> None:
-        self.unsettled[wanted.name] = wanted
+        if wanted.is_made:
+            self.unsettled[wanted.name] = wanted
+        elif wanted.members.effective:
+            self._make(wanted)
+        else:
+            wanted.pending.clear()
         (self._with_bad.add if wanted.members.bad else self._with_bad.discard)(wanted.id)
+
+    def _make(self, wanted: WantedSet) -> None:
+        wanted.is_made = True
+        self._unmade.discard(wanted.id)
+        self.unsettled[wanted.name] = wanted
+        for name in self._stood_in.pop(wanted.id, set()) & self.chains.keys():
+            self.chains[name] = replace(self.chains[name])  # what is being written now is no more what is wanted
+            self.dirty.add(name)
 
     def remove_ip_set(self, id: str) -> None:
         wanted = self.sets.pop(id, None)
         if wanted is not None:
             self.unsettled.pop(wanted.name, None)
             self._with_bad.discard(id)
+            self._unmade.discard(id)
+            self._stood_in.pop(id, None)
             self.failed.pop(Owner("set", wanted.name), None)
-            self.gone_sets[wanted.name] = wanted
+            if wanted.is_made:
+                self.gone_sets[wanted.name] = wanted
 
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
         for chain in chains:
@@ -207,6 +233,25 @@ class NftTable:
         if named not in self.maps:
             self.maps[named] = VerdictMap(named, table)
         self.maps[named].tell(targets)
+
+    def to_write(self, chain: WantedChain) -> Chain:
+        """Its rules with the empty set in the place of those that have not been made. Told when one is, it is dirty again."""
+        if not self._unmade:
+            return chain.chain
+        found = []
+        for rule in chain.chain.rules:
+            of = [one.id for one in rule.criteria if isinstance(one, InSet | InPortSet) and one.id in self._unmade]
+            for id in of:
+                self._stood_in.setdefault(id, set()).add(chain.name)
+            found.append(replace(rule, criteria=tuple(map(self._stand_in, rule.criteria))) if of else rule)
+        return Chain(chain.chain.name, tuple(found))
+
+    def _stand_in(self, one: Criterion) -> Criterion:
+        if isinstance(one, InSet) and one.id in self._unmade:
+            return InSet(one.side, EMPTY["net"], one.negated)
+        if isinstance(one, InPortSet) and one.id in self._unmade:
+            return InPortSet(one.side, EMPTY["ip,port"], one.negated)
+        return one
 
     # --- what is to be done ------------------------------------------------------------------------------------------
 
@@ -269,9 +314,12 @@ class NftTable:
 
     def sets_stand(self, names: Collection[str]) -> None:
         """Sets and maps. Those that nobody wants are to go; maps of former processes too."""
-        self.unsettled = {one.name: one for one in self.sets.values()}
+        for id in list(self._unmade):
+            if self.sets[id].name in names:
+                self._make(self.sets[id])
+        self.unsettled = {one.name: one for one in self.sets.values() if one.is_made}
         self.gone_sets = {
-            name: WantedSet(name, name, SetMembers("net", self.version), is_there=True)
+            name: WantedSet(name, name, SetMembers("net", self.version), is_there=True, is_made=True)
             for name in set(names) - self.unsettled.keys() - self.maps.keys()
         }
         for one in self.unsettled.values():

@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -73,11 +73,17 @@ class SpeakerClient:
     def rows(self, *segments: str, **query: str) -> Iterator[dict[str, Any]]:
         """A streamed list, row by row. Raises also in the middle, if the speaker goes away or fails."""
         with _answering(self._path, self.asked):
-            for line in self._request("GET", segments, query):
-                row = json.loads(line)
-                if "error" in row and "prefix" not in row:
-                    raise SpeakerError(str(row["error"]))
-                yield row
+            yield from _rows(self._request("GET", segments, query))
+
+    def post_for_rows(self, *segments: str, arguments: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The request is made at once, and its rows come as they come. Raises as `rows`."""
+        with _answering(self._path, self.asked):
+            response = self._request("POST", segments, {}, arguments)
+        return self._rows_of(response)
+
+    def _rows_of(self, response: http.client.HTTPResponse) -> Generator[dict[str, Any], None, None]:
+        with _answering(self._path, self.asked), response:
+            yield from _rows(response)
 
     def _request(
         self, method: str, segments: tuple[str, ...], query: Mapping[str, str], body: Mapping[str, Any] | None = None
@@ -99,6 +105,14 @@ class FelixClient(SpeakerClient):
     """This node's Felix. Raises as the speaker's client does."""
 
     asked = FELIX
+
+
+def _rows(response: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in response:
+        row = json.loads(line)
+        if "error" in row and "prefix" not in row:
+            raise SpeakerError(str(row["error"]))
+        yield row
 
 
 def _error_in(response: http.client.HTTPResponse, asked: Asked) -> SpeakerError:

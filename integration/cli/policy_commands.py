@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -38,6 +39,15 @@ SentToOption = Annotated[
 OnlyNodeOption = Annotated[str, typer.Option("--node", metavar="NAME", help="Computed for this node alone.")]
 
 
+TraceOption = Annotated[
+    bool, typer.Option("--trace", help="Follow real packets of this flow through the kernel's rules. Needs nftables.")
+]
+DEFAULT_FOR = "10s"
+ForOption = Annotated[
+    str, typer.Option("--for", metavar="TIME", help=f"How long to trace: 30s, 5m; otherwise {DEFAULT_FOR}.")
+]
+
+
 class Expected(StrEnum):
     allow = "allow"
     deny = "deny"
@@ -49,10 +59,21 @@ def add_to(app: typer.Typer) -> None:
     )
     app.add_typer(policy, name="policy", rich_help_panel="Nodes")
     for name, command, example in (
-        ("explain", explain, "catbird policy explain --from default/web --to 10.65.0.2 --port 5432"),
+        ("explain", explain, "catbird policy explain --from default/web --to 10.65.0.2 --port 5432" + TRACE_EXAMPLE),
         ("stats", stats, "catbird policy stats --met"),
     ):
         policy.command(name, epilog=f"Example: {example}")(command)
+
+
+TRACE_EXAMPLE = """
+
+catbird policy explain --from other/c --to default/b --port 80 --trace
+
+packet 1: DENIED  tcp 10.65.0.3 port 45645 -> 10.65.0.2 port 80 (SYN)
+
+ingress of workload default/b on calib: End of tier default. Drop if no policies passed packet
+
+…"""
 
 
 def explain(
@@ -76,15 +97,29 @@ def explain(
     datastore: StoreOption = "",
     config: ConfigOption = None,
     node: OnlyNodeOption = "",
+    trace: TraceOption = False,
+    for_: ForOption = "",
 ) -> None:
     """Which policy and rule decides about a packet, tier by tier, and why the others do not.
 
     Asks this node's Felix. With --datastore, --config or --node it is computed, for the nodes of both ends.
+
+    With --trace the kernel says which rules real packets of the flow meet, hook by hook, until --for is over or Ctrl-C.
+    Exit code 1 if none came by, or one went otherwise than --expect says.
     """
     flow = {"from": source, "to": destination, "port": port, "protocol": protocol, "sourcePort": source_port}
     flow |= {"icmpType": icmp_type, "icmpCode": icmp_code, "ipVersion": ip_version, "sentTo": sent_to}
     flow |= {"inInterface": in_interface, "outInterface": out_interface}
     question = {name: value for name, value in flow.items() if value not in (None, "")}
+    if for_ and not trace:
+        raise typer.BadParameter("is for --trace", param_hint="--for")
+    if trace:
+        if datastore or config or node:
+            raise typer.BadParameter("needs a running Felix, and no datastore", param_hint="--trace")
+        from integration.cli.policy_trace import trace_flow
+
+        trace_flow(socket, question, seconds_of(for_ or DEFAULT_FOR), output, None if expect is None else expect.value)
+        return
     if datastore or config or node:
         from integration.cli.policy_offline import explain_from_datastore
 
@@ -119,6 +154,14 @@ def stats(
         _print(statistics_lines(view, only_met=met))
     except (KeyError, TypeError, ValueError) as error:
         raise SpeakerError(f"the answer is not one that this version understands: {error!r}") from None
+
+
+def seconds_of(text: str) -> float:
+    """`10s`, `1.5m`, `10`. Raises BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min)?", text)
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is no time; write 10s or 5m", param_hint="--for")
+    return float(found[1]) * (60 if found[2] in ("m", "min") else 1)
 
 
 def _explanation_lines(view: Mapping[str, Any]) -> Iterable[str]:

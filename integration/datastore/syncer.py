@@ -137,11 +137,7 @@ class Syncer:
         while True:
             try:
                 if not followed.revision:
-                    listing = await self._datastore.list(followed.kind, namespace=followed.namespace)
-                    self._set_status("resync")
-                    self._compare(followed, listing)
-                    followed.revision = listing.revision
-                    followed.is_refused, followed.is_there = False, True
+                    await self._list(followed)
                     self._answered(followed)
                     self._in_sync(followed)
                 elif followed.is_away:
@@ -169,6 +165,14 @@ class Syncer:
                 self._lost(followed, error)
                 followed.is_away = isinstance(error, Unavailable)
                 await self._pause(followed)
+
+    async def _list(self, followed: Followed) -> None:
+        """Apart from the watch, which lasts: nothing of what was listed is held meanwhile."""
+        listing = await self._datastore.list(followed.kind, namespace=followed.namespace)
+        self._set_status("resync")
+        self._compare(followed, listing)
+        followed.revision = listing.revision
+        followed.is_refused, followed.is_there = False, True
 
     def _may_come_back(self, followed: Followed) -> bool:
         """A server that has just started does not know yet what definitions add to it: policies are not gone by that."""
@@ -276,6 +280,7 @@ class Syncer:
             while self._pending:
                 batch, self._pending = self._pending[:UPDATES_AT_ONCE], self._pending[UPDATES_AT_ONCE:]
                 self._sink.updates(batch)
+                del batch  # it would be held until the next
                 await asyncio.sleep(0)
             if all(one.is_in_sync for one in self._followed):
                 self._set_status("in-sync")

@@ -12,7 +12,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -34,10 +34,12 @@ REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
     411: "Length Required",
     413: "Content Too Large",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
@@ -78,6 +80,14 @@ class Stream:
     rows: Iterator[Mapping[str, Any] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class LiveStream:
+    """Rows that come in their own time, each sent at once, until there are no more or the client has gone; then `close`."""
+
+    rows: AsyncIterator[Mapping[str, Any]]
+    close: Callable[[], None]
+
+
 class HttpError(Exception):
     """The request cannot be answered; `hint` says what would help."""
 
@@ -89,7 +99,7 @@ class HttpError(Exception):
         self.headers = headers or {}
 
 
-Answer = Response | Stream
+Answer = Response | Stream | LiveStream
 Application = Callable[[Request], Awaitable[Answer]]
 
 
@@ -197,6 +207,9 @@ class HttpServer:
         except Exception as error:  # a fault of ours must not take the engine with it
             self._failed(f"{type(error).__name__}: {error}")
             answer = error_response(HttpError(500, f"internal error: {type(error).__name__}: {error}"))
+        if isinstance(answer, LiveStream):
+            await self._send_live(reader, writer, answer, chunked=chunked)
+            return
         await self._send(writer, answer, chunked=chunked, with_body=method != "HEAD")
 
     async def _read_request(self, reader: asyncio.StreamReader) -> tuple[Request | None, bool]:
@@ -213,7 +226,9 @@ class HttpServer:
             raise HttpError(400, "the request ends early") from None
         return make_request(method, target, body), chunked
 
-    async def _send(self, writer: asyncio.StreamWriter, answer: Answer, *, chunked: bool, with_body: bool) -> None:
+    async def _send(
+        self, writer: asyncio.StreamWriter, answer: Response | Stream, *, chunked: bool, with_body: bool
+    ) -> None:
         if isinstance(answer, Stream):
             await self._send_stream(writer, answer if with_body else Stream(iter(())), chunked=chunked)
             return
@@ -228,20 +243,55 @@ class HttpServer:
         await self._drain(writer)
 
     async def _send_stream(self, writer: asyncio.StreamWriter, stream: Stream, *, chunked: bool) -> None:
-        head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n"
-        writer.write((head + ("Transfer-Encoding: chunked\r\n\r\n" if chunked else "\r\n")).encode())
+        writer.write(stream_head(chunked=chunked))
         try:
             for piece in in_slices(stream.rows):
                 if piece:
-                    writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+                    writer.write(stream_piece(piece, chunked=chunked))
                     await self._drain(writer)
                 await asyncio.sleep(0)
         except (OSError, TimeoutError):
             raise
-        except Exception as error:  # the head is out: the last line says what the status no longer can
-            self._failed(f"{type(error).__name__}: {error}")
-            line = json.dumps({"error": f"internal error: {type(error).__name__}: {error}"}).encode() + b"\n"
-            writer.write(b"%x\r\n%s\r\n" % (len(line), line) if chunked else line)
+        except Exception as error:
+            writer.write(stream_piece(self._fault_line(error), chunked=chunked))
+        if chunked:
+            writer.write(b"0\r\n\r\n")
+        await self._drain(writer)
+
+    def _fault_line(self, error: Exception) -> bytes:
+        """The head is out: the last line says what the status no longer can."""
+        self._failed(f"{type(error).__name__}: {error}")
+        return json.dumps({"error": f"internal error: {type(error).__name__}: {error}"}).encode() + b"\n"
+
+    async def _send_live(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: LiveStream, *, chunked: bool
+    ) -> None:
+        try:
+            sending = asyncio.ensure_future(self._send_as_they_come(writer, stream, chunked=chunked))
+            gone = asyncio.ensure_future(reader.read(1))  # nothing more is to come from a client that waits for rows
+            try:
+                await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    sending.result()
+            finally:
+                sending.cancel()
+                gone.cancel()
+                await asyncio.gather(sending, gone, return_exceptions=True)
+        finally:
+            stream.close()
+
+    async def _send_as_they_come(self, writer: asyncio.StreamWriter, stream: LiveStream, *, chunked: bool) -> None:
+        writer.write(stream_head(chunked=chunked))
+        await self._drain(writer)
+        try:
+            async for row in stream.rows:
+                line = json.dumps(row, default=str).encode() + b"\n"
+                writer.write(stream_piece(line, chunked=chunked))
+                await self._drain(writer)
+        except (OSError, TimeoutError):
+            raise
+        except Exception as error:
+            writer.write(stream_piece(self._fault_line(error), chunked=chunked))
         if chunked:
             writer.write(b"0\r\n\r\n")
         await self._drain(writer)
@@ -249,6 +299,15 @@ class HttpServer:
     async def _drain(self, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(self._write_timeout_s):
             await writer.drain()
+
+
+def stream_head(*, chunked: bool) -> bytes:
+    head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n"
+    return (head + ("Transfer-Encoding: chunked\r\n\r\n" if chunked else "\r\n")).encode()
+
+
+def stream_piece(piece: bytes, *, chunked: bool) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece
 
 
 def in_slices(rows: Iterator[Mapping[str, Any] | None]) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """How fast the real `catbird felix` is: `python -m tests.bench.felix`. Needs root, works in namespaces of its own.
 
-cold     10,000 policies of 5 rules and 10,000 endpoints in the datastore, 100 of them here; every policy is active here:
-         from the start of the process until all is in the kernel, and its memory then
+cold     10,000 policies of 5 rules and 10,000 endpoints in the datastore, 100 of them here, every policy (with --sparse
+         a few hundred) active here: from the start of the process until all is in the kernel, and its memory then
 pod      one pod more on this node: from the datastore's write until the dispatch map in the kernel has its interface
 labels   a label that moves 1,000 pods into a set and out: until the kernel's set has it
 packets  iperf3 between two pods with 10,000 interfaces in the dispatch maps, see felix_packets.py
@@ -199,7 +199,8 @@ class Bench:
 
 
 async def program(options: argparse.Namespace) -> list[Figure]:
-    cluster = ActiveCluster(policies=options.policies, endpoints=options.endpoints)
+    kind = FelixCluster if options.sparse else ActiveCluster
+    cluster = kind(policies=options.policies, endpoints=options.endpoints)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         store = LocalDatastore(folder / "store.db", "normal")
@@ -248,6 +249,7 @@ def main() -> None:
     )
     parser.add_argument("--policies", type=int, default=10_000)
     parser.add_argument("--endpoints", type=int, default=10_000)
+    parser.add_argument("--sparse", action="store_true", help="policies of some pods of a namespace, pods anywhere")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5, help="of iperf3")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of Felix")

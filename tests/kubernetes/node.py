@@ -36,9 +36,11 @@ class Node:
     def join_network(self, gateway: str) -> None:
         """One interface, eth0, on the bridge k0."""
         _ip("netns", "add", self.name)
+        ready = self.folder / "ready"
+        ready.unlink(missing_ok=True)
         enter = ["nsenter", f"--net=/run/netns/{self.name}", "--"]
         own = ["unshare", "--mount", "--uts", "--propagation", "private", "--"]
-        self.start("holder", [*enter, *own, "bash", str(HERE / "node.sh"), self.name], inside=False)
+        self.start("holder", [*enter, *own, "bash", str(HERE / "node.sh"), self.name, str(ready)], inside=False)
         _ip("link", "add", f"v{self.number}", "type", "veth", "peer", "name", "eth0", "netns", self.name)
         _ip("link", "set", f"v{self.number}", "master", "k0", "up")
         for command in (
@@ -48,7 +50,7 @@ class Node:
             f"route add default via {gateway}",
         ):
             _ip("-n", self.name, *command.split())
-        wait_until(lambda: Path(f"/proc/{self.pid}/root/run/ready").exists(), f"{self.name} has its mounts")
+        wait_until(ready.exists, f"{self.name} has its mounts")
 
     @property
     def pid(self) -> int:

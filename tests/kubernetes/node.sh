@@ -1,5 +1,5 @@
 #!/bin/bash
-# node.sh NAME: makes its own mounts a node's: an empty /run, and folders of the machine that it may write to; then stays.
+# node.sh NAME FILE: makes its own mounts a node's: an empty /run, and folders of the machine that it may write to; then writes FILE, and stays.
 set -euo pipefail
 hostname "$1"
 mount -t tmpfs node /run
@@ -18,5 +18,5 @@ rm -rf /etc/cni/net.d/* /var/lib/calico /var/lib/cni
 ln -sf /usr/lib/cni/loopback /usr/lib/cni/portmap /opt/cni/bin/
 mount --make-rshared /
 mkdir /var/lib/calico
-touch /run/ready
+touch "$2"
 exec sleep infinity

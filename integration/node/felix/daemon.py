@@ -18,6 +18,7 @@ from felix.dataplane.loop import PartKeepsFailing
 from felix.dataplane.mtu import MTU_FILE
 from felix.desired import InSync, Message
 from felix.endpoint_status import EndpointId, Status
+from felix.explain.decide import Direction
 from felix.explain.denied import DeniedFlows, denied_flow, with_endpoint
 from felix.explain.flow import Surroundings
 from felix.explain.settings import explain_settings
@@ -28,13 +29,15 @@ from felix.kernel.nflog import LoggedPacket, NFLogReader, open_group
 from integration.datastore.api import Datastore
 from integration.datastore.errors import DatastoreError
 from integration.datastore.status_keys import status_keys_of
+from integration.lean import settled
 from integration.logs import EventLog
-from integration.node.felix.control import Asked, FelixApi
+from integration.node.felix.control import Asked, FelixApi, no_trace
 from integration.node.felix.counting import counted
 from integration.node.felix.key_publisher import KeyPublisher
 from integration.node.felix.parts import Parts
 from integration.node.felix.settings import DENIED_GROUP, calculation_settings, uses_nftables
 from integration.node.felix.source import FelixSource
+from integration.node.felix.tracing import Tracing, remove_left_trace
 from integration.node.felix_config import LiveConfig
 from integration.node.felix_observer import FelixObserver
 from integration.node.felix_ports import (
@@ -77,7 +80,7 @@ class FelixDaemon:
         self._health = Health(time.monotonic, self._config.now.health_timeout_overrides)
         self._health.register(START, ready=True)
         self._state = DesiredState()
-        self._denied = DeniedFlows()
+        self._denied = DeniedFlows(counted=self._count_denied)
         self._inbox: asyncio.Queue[list[Message]] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._code = 0
@@ -139,7 +142,8 @@ class FelixDaemon:
         )  # fmt: skip
         self._parts.start()
         self._source = FelixSource(self._datastore, graph, self._inbox.put_nowait, self._log)
-        await self._serve_control()
+        remove_left_trace(self._log)
+        await self._serve_control(config)
         self._begin(self._files.run())
         if self._sync is not None:
             self._begin(self._sync.run())
@@ -197,6 +201,7 @@ class FelixDaemon:
     async def _after_first_apply(self) -> None:
         assert self._parts is not None
         await self._parts.plane.is_applied.wait()
+        settled()
         await self._parts.remove_other_renderer()
         self._files.in_sync()
         if self._reporter is not None:
@@ -233,13 +238,16 @@ class FelixDaemon:
             for port in self._ports:
                 tasks.create_task(port.run())
 
-    async def _serve_control(self) -> None:
+    async def _serve_control(self, config: FelixConfig) -> None:
         path = self._options.control
         listening = claim_unix_socket(path)
         inode = os.lstat(path).st_ino
+        parts = self._parts
+        assert parts is not None
+        tracing = Tracing(self._state, lambda: parts.rules, lambda: parts.kept.names)
         asked = Asked(
             self._state, self._health, lambda: explain_settings(self._config.now), self._surroundings, self._status,
-            self._counted,
+            self._counted, tracing.start if uses_nftables(config) else no_trace,
         )  # fmt: skip
         server = HttpServer(FelixApi(asked), failed=lambda text: self._log.event("defect", where="control", error=text))
         await server.serve(listening)
@@ -249,6 +257,7 @@ class FelixDaemon:
                 await asyncio.Event().wait()
             finally:
                 release_unix_socket(path, inode)
+                await server.close()  # what is being traced ends with us
 
         self._begin(until_cancelled())
 
@@ -311,6 +320,10 @@ class FelixDaemon:
             addresses = self._surroundings().interfaces
             known = with_endpoint(told, self._state, lambda name: addresses.get(name, frozenset()))
             self._log.event("denied", level="info", **self._named(known.view()))
+
+    def _count_denied(self, tier: str, policy: str, direction: Direction) -> None:
+        way = "ingress" if direction == "in" else "egress"
+        self._figures.count("felix_denied_packets", tier=tier, policy=policy, direction=way)
 
     def _named(self, view: dict[str, Any]) -> dict[str, Any]:
         """With the workload's name where an address is one of ours."""

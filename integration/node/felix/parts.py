@@ -205,7 +205,7 @@ class Parts:
 def make_filter(version: IPVersion, config: FelixConfig, log: EventSink, *, is_other: bool = False) -> PacketFilter:
     """The configured one, or the other. Raises OSError if its programs are missing."""
     if uses_nftables(config) is not is_other:
-        return NftablesFilter(version, guard=guard(config.interface_prefixes))
+        return NftablesFilter(version, guard=guard(config.interface_prefixes), owns=config.nftables_table_owner)
     from felix.kernel.iptables import IptablesFilter
 
     return IptablesFilter(version, backend=config.iptables_backend, max_set_size=config.max_ipset_size, told=log.event)

@@ -14,7 +14,7 @@ from felix.dataplane.mtu import MTU_FILE
 from integration.arguments import add_datastore, add_datastore_config, add_log, add_node
 from integration.datastore.errors import DatastoreError
 from integration.datastore.settings import load_settings, open_datastore
-from integration.lean import collect_seldom
+from integration.lean import load_undisturbed
 from integration.logs import EventLog, LineWriter
 from integration.node.daemon import CannotStart
 from integration.node.felix.daemon import FelixDaemon, Options
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         return _fail("needs root: it programs the kernel's packet filter and routes")
 
     async def run(log: EventLog, writer: LineWriter) -> int:
-        collect_seldom()
+        load_undisturbed()
         daemon = FelixDaemon(datastore, Options(node, arguments.control, os.environ, arguments.mtu_file), log)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

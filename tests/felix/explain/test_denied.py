@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -146,9 +147,11 @@ def test_a_scan_of_all_ports_is_told_in_part_and_counted_whole() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    flows = DeniedFlows(most_kinds=10, events_per_s=1e9)
+    counted: Counter[tuple[str, str, str]] = Counter()
+    flows = DeniedFlows(most_kinds=10, events_per_s=1e9, counted=lambda *key: counted.update([key]))
     for number in range(100):
         flows.note(replace(FLOW, destination_port=number, by=DeniedBy("default", f"p{number}", 0, "in")), float(number))
     assert flows.total == 100
     assert len(flows.by_policy) == 11
     assert flows.by_policy["", "others", "in"] == 90
+    assert counted == flows.by_policy

@@ -19,12 +19,14 @@ def inside(
     body: Callable[[NftablesFilter], Awaitable[None]],
     version: IPVersion = 4,
     guard: Guard | None = None,
+    *,
+    owns: bool = False,
 ) -> None:
     """Run with a filter whose sockets and programs are in the namespace."""
 
     def run() -> None:
         async def go() -> None:
-            packet_filter = NftablesFilter(version, guard=guard)
+            packet_filter = NftablesFilter(version, guard=guard, owns=owns)
             try:
                 await body(packet_filter)
             finally:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from felix.desired import IPVersion
 from felix.filter_rules import (
     Accept,
     Chain,
@@ -20,7 +21,8 @@ from felix.filter_rules import (
     Rule,
     SetMark,
 )
-from felix.kernel.nft_trace import FlowTrace, TracedFlow, TraceEvent, remove_trace, trace_rules
+from felix.kernel.nfnetlink import NftSocket
+from felix.kernel.nft_trace import TRACE_TABLE, FlowTrace, TracedFlow, TraceEvent, remove_trace, trace_rules
 from felix.kernel.nftables import NftablesFilter
 from tests.felix.kernel.nft_scene import inside
 from tests.netns import Namespace, network_namespace, wire
@@ -122,17 +124,42 @@ def test_other_flows_are_not_told(ways: tuple[Namespace, Namespace, Namespace]) 
     inside(host, body)
 
 
+FLOWS: tuple[tuple[IPVersion, TracedFlow], ...] = (
+    (4, TracedFlow("10.0.0.0/8")),
+    (6, TracedFlow(destination="fd00::1", protocol=58, icmp=(128, 0))),
+    (4, TracedFlow("10.0.0.1", protocol=TCP, port=80, source_port=4000)),
+)
+
+
 def test_what_a_killed_process_left_behind_goes() -> None:
     with network_namespace() as host:
-        for version, flow in ((4, TracedFlow("10.0.0.0/8")), (6, TracedFlow(destination="fd00::1", protocol=58))):
-            left = host.call(lambda version=version, flow=flow: FlowTrace(version, flow))  # type: ignore[misc]
+        for version, flow in FLOWS:
+
+            def leave(version: IPVersion = version, flow: TracedFlow = flow) -> None:
+                """As a kernel does that knows no owner."""
+                requests = NftSocket(version, TRACE_TABLE)
+                assert requests.transaction(trace_rules(version, flow, table_flags=0)) == {}
+                requests.close()
+
+            host.call(leave)
             again = host.call(lambda version=version, flow=flow: FlowTrace(version, flow))  # type: ignore[misc]
             assert host.run("nft", "list", "ruleset").count("nftrace set 1") == 2
+            again.close()
+            assert host.run("nft", "list", "ruleset") == ""
+            host.call(leave)
             host.call(lambda version=version: remove_trace(version))  # type: ignore[misc]
             host.call(lambda version=version: remove_trace(version))  # type: ignore[misc]
             assert host.run("nft", "list", "ruleset") == ""
-            for one in (left, again):
-                one.close()
+
+
+def test_the_table_goes_with_its_socket_and_is_nobody_else_s() -> None:
+    with network_namespace() as host:
+        trace = host.call(lambda: FlowTrace(4, TracedFlow("10.0.0.0/8")))
+        with pytest.raises(OSError, match="Operation not permitted"):
+            host.call(lambda: FlowTrace(4, TracedFlow("10.0.0.0/8")))
+        assert host.run("nft", "list", "ruleset").count("nftrace set 1") == 2
+        trace._requests.close()  # as the kernel does for a process that is killed
+        assert host.run("nft", "list", "ruleset") == ""
 
 
 @pytest.mark.parametrize(
@@ -143,6 +170,8 @@ def test_what_a_killed_process_left_behind_goes() -> None:
         TracedFlow("fd00::1"),
         TracedFlow(protocol=256),
         TracedFlow(None, None, TCP, 70000),
+        TracedFlow(source_port=80),
+        TracedFlow(protocol=1, icmp=(256, 0)),
     ],
 )
 def test_a_flow_that_cannot_be_is_an_error(flow: TracedFlow) -> None:

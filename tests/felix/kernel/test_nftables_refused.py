@@ -24,6 +24,7 @@ from felix.filter_rules import (
     Drop,
     HookRules,
     InInterface,
+    InSet,
     Jump,
     NetAnyOf,
     Ports,
@@ -35,6 +36,7 @@ from felix.kernel.nft_elements import net_elements
 from felix.kernel.nft_monitor import NftMonitor, Touched
 from felix.kernel.nft_rules import RuleEncoder
 from felix.kernel.nftables import NftablesFilter
+from felix.nft_names import set_name
 from felix.ports import Failure
 from felix.rules.static import guard
 from tests.felix.kernel.nft_scene import chains, handle_of, inside, listed, policy
@@ -536,6 +538,7 @@ class Told:
         kinds: list[Callable[[], Rule]] = [
             lambda: Rule((), Jump(f"cali-{self.random.randrange(7)}")),
             lambda: Rule((Protocol(6), Ports("source", (PortRange(port, port), PortRange(90, 99)))), Accept()),
+            lambda: Rule((InSet("source", f"s:{self.random.randrange(4)}", self.random.random() < 0.3),), Drop()),
             lambda: Rule((InInterface("eth+"), Conntrack(frozenset({"NEW"}))), Drop(), (f"port {port}",)),
         ]
         return self.random.choice(kinds)()
@@ -551,6 +554,9 @@ def test_after_any_changes_the_kernel_has_what_a_fresh_table_would_have(host: Na
         return sorted(line.strip(" \t,") for line in found.replace("}", "").replace("elements = {", "").splitlines())
 
     async def body(nft: NftablesFilter) -> None:
+        for at in range(4):
+            told.members[f"s:{at}"] = set()
+            nft.set_ip_set(f"s:{at}", "net", ())
         for _ in range(40):
             for _ in range(told.random.randrange(1, 5)):
                 told.step(nft)
@@ -569,6 +575,8 @@ def test_after_any_changes_the_kernel_has_what_a_fresh_table_would_have(host: Na
 
     async def anew(nft: NftablesFilter) -> None:
         for id, members in told.members.items():
+            if set_name(4, id) in former:  # it has had members
+                nft.set_ip_set(id, "net", {"10.0.0.0/8"})
             nft.set_ip_set(id, "net", members)
         nft.set_chains("filter", [Chain(name, rules) for name, rules in told.rules.items()])
         nft.set_chains("filter", [Chain("catbird-closed", (Rule((), Drop(), ("x",)),))] if "closed" in former else [])

@@ -41,6 +41,7 @@ from felix.filter_rules import (
     Rule,
     Ruleset,
     SetMark,
+    SetMarkAndReturn,
     Side,
     Table,
 )
@@ -69,6 +70,7 @@ class Packet:
     before_dnat: tuple[str, int] | None = None
     is_translated: bool = False
     path: list[str] = field(default_factory=list)  # chains that were entered, rules that decided
+    met: list[Rule] = field(default_factory=list)  # whose counters it is in
 
 
 @dataclass
@@ -112,6 +114,7 @@ class Walk:
         for position, rule in enumerate(rules):
             if not all(self._matches(one, packet) for one in rule.criteria):
                 continue
+            packet.met.append(rule)
             match rule.action:
                 case Accept():
                     packet.path.append(f"accept by {position}")
@@ -133,6 +136,9 @@ class Walk:
                         return self._chain(table, targets[interface], packet)
                 case SetMark(value, mask):
                     packet.mark = packet.mark & ~mask | value
+                case SetMarkAndReturn(value, mask):
+                    packet.mark = packet.mark & ~mask | value
+                    return None
                 case NoTrack():
                     packet.conntrack = "UNTRACKED"
                 case _:

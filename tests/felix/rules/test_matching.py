@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from felix.desired import Entity, IPVersion, Policy, PolicyRule, PortRange
-from felix.filter_rules import HookRules, Jump, Mark, Rule, Ruleset
+from felix.desired import Action, Entity, IPVersion, Policy, PolicyRule, PortRange
+from felix.filter_rules import Chain, HookRules, Jump, Log, Mark, NFLog, Rule, Ruleset
 from felix.rules.marks import marks_of
 from felix.rules.matching import MAX_SLOTS, find, port_groups
 from felix.rules.policies import Dialect, policy_chains
@@ -126,13 +127,16 @@ def reads_entity(entity: Entity, address: str, port: int, protocol: int, version
 
 def verdict(rule: PolicyRule, packet: Packet, version: IPVersion, *, has_alternatives: bool) -> bool:
     dialect = Dialect(version, has_alternatives, has_alternatives, RuleSettings(), MARKS)
-    chain = policy_chains(Policy(global_id("x"), "default", (rule,)), dialect)[0].chain
-    filter_ = RecordingFilter(version, is_like_nftables=has_alternatives)
+    walk(policy_chains(Policy(global_id("x"), "default", (rule,)), dialect)[0].chain, packet, dialect)
+    return bool(packet.mark & MARKS.accept)
+
+
+def walk(chain: Chain, packet: Packet, dialect: Dialect) -> None:
+    filter_ = RecordingFilter(dialect.version, is_like_nftables=dialect.has_alternatives)
     filter_.set_chains("filter", [chain])
     filter_.set_hook("filter", "FORWARD", HookRules((Rule((), Jump(chain.name)),)))
     packet.mark = MARKS.scratch0 | MARKS.scratch1  # what others left there must not matter
-    Walk(Ruleset(version, filter_.chains, filter_.hooks), SETS, frozenset()).verdict(packet)
-    return bool(packet.mark & MARKS.accept)
+    Walk(Ruleset(dialect.version, filter_.chains, filter_.hooks), SETS, frozenset()).verdict(packet)
 
 
 @settings(max_examples=400, deadline=None)
@@ -156,12 +160,18 @@ def test_port_groups_fit_into_one_match_each_and_lose_nothing(pairs: list[list[i
         assert sum(1 if first == last else 2 for first, last in group) <= MAX_SLOTS
 
 
-def test_a_rule_with_numeric_and_named_ports_counts_a_packet_once() -> None:
-    rule = PolicyRule("allow", protocol=6, destination=Entity(ports=(PortRange(80, 80),), named_ports=("n:web",)))
-    for has_alternatives in (True, False):
-        dialect = Dialect(4, has_alternatives, has_alternatives, RuleSettings(), MARKS)
-        ingress = policy_chains(Policy(global_id("x"), "default", (rule,)), dialect)[0]
-        assert [index for index in ingress.counts if index is not None] == [0]
+@pytest.mark.parametrize("action", ["allow", "deny", "pass", "log"])
+@pytest.mark.parametrize("has_alternatives", [True, False])
+def test_a_packet_found_two_ways_counts_and_is_told_once(action: Action, has_alternatives: bool) -> None:
+    entity = Entity(nets=("10.0.0.0/24", "10.0.0.1/32"), ports=(PortRange(80, 80),), named_ports=("n:web",))
+    dialect = Dialect(4, has_alternatives, has_alternatives, RuleSettings(denied_group=2), MARKS)
+    policy = Policy(global_id("x"), "default", (PolicyRule(action, protocol=6, destination=entity),))
+    ingress = policy_chains(policy, dialect)[0]
+    packet = Packet("192.0.2.9", "10.0.0.1", 6, 40000, 80, None, "eth0", "eth1")
+    walk(ingress.chain, packet, dialect)
+    counting = [rule for rule, index in zip(ingress.chain.rules, ingress.counts, strict=True) if index == 0]
+    assert sum(any(rule is met for met in packet.met) for rule in counting) == 1
+    assert sum(isinstance(met.action, Log | NFLog) for met in packet.met) == (action in ("deny", "log"))
 
 
 def test_excluding_everything_or_only_the_other_version_leaves_no_rule() -> None:
@@ -183,5 +193,5 @@ def test_the_blocks_ask_for_the_last_bit_alone() -> None:
     )
     found = find(rule, 4, MARKS, has_alternatives=False)
     assert found is not None
-    assert found.criteria == (Mark(MARKS.scratch0, MARKS.scratch0),)
+    assert found.ways == ((Mark(MARKS.scratch0, MARKS.scratch0),),)
     assert len(found.before) == 1 + 2 + 1 + 2 + 1 + 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from felix.filter_rules import Accept, Chain, HookRules, Jump, Rule
-from felix.sync.nft_table import CLOSED, NftTable, VerdictMap, merged
+from felix.filter_rules import Accept, Chain, HookRules, InPortSet, InSet, Jump, Rule
+from felix.sync.nft_table import CLOSED, EMPTY, NftTable, VerdictMap, merged
 from felix.sync.set_members import Effect
 
 nets = st.sets(st.sampled_from(["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.0.2.0/24"]))
@@ -106,3 +106,49 @@ def test_what_leads_to_a_chain_is_seen_in_the_hooks_of_its_table_alone() -> None
     table.set_hook("nat", "OUTPUT", jump)
     table.set_chains("filter", [Chain("cali-x")])
     assert table.hooks_to(table.chains["filter-cali-x"]) == {"INPUT"}
+
+
+def test_a_set_without_members_is_not_made_and_the_empty_one_stands_in_for_it() -> None:
+    table = NftTable(6, "calico")
+    table.set_ip_set("s:web", "net", {"10.0.0.1/32"})
+    table.set_ip_set("n:http", "ip,port", ())
+    web, http = InSet("source", "s:web", negated=True), InPortSet("destination", "n:http")
+    table.set_chains("filter", [Chain("x", (Rule((web,), Accept()), Rule((http,), Accept()), Rule((), Accept())))])
+    chain = table.chains["filter-x"]
+    written = [rule.criteria for rule in table.to_write(chain).rules]
+    assert written == [
+        (InSet("source", EMPTY["net"], negated=True),), (InPortSet("destination", EMPTY["ip,port"]),), (),
+    ]  # fmt: skip
+    assert {one.id for one in table.unsettled.values()} == set(EMPTY.values())
+    table.remove_ip_set("s:web")
+    assert not table.gone_sets  # the kernel never heard of it
+
+
+def test_a_first_member_makes_the_set_and_writes_what_it_was_left_out_of_even_if_that_is_being_written() -> None:
+    table = NftTable(4, "calico")
+    table.set_ip_set("s:web", "net", ())
+    table.set_chains("filter", [Chain("x", (Rule((InSet("source", "s:web"),), Accept()),)), Chain("y")])
+    being_written = [table.chains["filter-x"], table.chains["filter-y"]]
+    for chain in being_written:
+        table.to_write(chain)
+    table.change_ip_set("s:web", {"10.0.0.1/32"}, ())
+    for chain in being_written:
+        table.chain_stands(chain, b"")
+    assert "filter-x" in table.dirty
+    assert "filter-y" not in table.dirty
+    chain = table.chains["filter-x"]
+    assert table.to_write(chain) == chain.chain
+    assert "cali40s-web" in table.unsettled
+    table.chain_stands(chain, b"")
+    table.change_ip_set("s:web", (), {"10.0.0.1/32"})
+    assert "filter-x" not in table.dirty  # once made it stays: pods come and go
+
+
+def test_a_set_that_a_former_process_made_is_kept_though_it_is_empty() -> None:
+    table = NftTable(4, "calico")
+    table.set_ip_set("s:web", "net", ())
+    table.set_ip_set("s:db", "net", ())
+    table.sets_stand({"cali40s-web"})
+    assert "cali40s-web" in table.unsettled
+    assert "cali40s-db" not in table.unsettled
+    assert not table.gone_sets

@@ -168,8 +168,11 @@ class FelixNode:
         return self.host.command("nft", *words)
 
     def rules(self) -> str:
-        """Everything in the packet filter, without what changes by itself."""
-        return self.nft("-s", "list", "ruleset")
+        """Everything in the packet filter, without what changes by itself and whose the table is."""
+        lines = self.nft("-s", "list", "ruleset").splitlines()
+        return "\n".join(
+            line.partition(" # progname")[0] for line in lines if line.strip() not in ("flags", "flags owner")
+        )
 
     def routes(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.host.command("ip", "-j", "route"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -76,6 +77,13 @@ def test_felix_starts_lets_pass_what_policy_allows_and_says_so(tmp_path: Path) -
             metrics = get(node, "http://localhost:9091/metrics")[1]
             assert "felix_active_local_endpoints 4" in metrics
             await it_explains_and_counts(node)
+            metrics = get(node, "http://localhost:9091/metrics")[1]
+            assert "# TYPE felix_denied_packets counter" in metrics
+            assert re.search(
+                r'^felix_denied_packets\{direction="ingress",policy="none",tier="default"\} [1-9]',
+                metrics,
+                re.MULTILINE,
+            ), metrics
             echo.close()
 
     asyncio.run(scenario())

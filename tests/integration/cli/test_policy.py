@@ -14,7 +14,7 @@ from felix.explain.flow import ExplainSettings
 from felix.explain.stats import Counted, RuleOf
 from felix.health import Health
 from integration.catbird import main
-from integration.node.felix.control import Asked, FelixApi
+from integration.node.felix.control import Asked, FelixApi, no_trace
 from integration.node.http_server import HttpServer
 from integration.node.sockets import claim_unix_socket
 from integration.resources.yaml_text import dump_all
@@ -46,7 +46,7 @@ def felix(tmp_path: Path) -> Iterator[str]:
     async def counts() -> Counted:
         return [(RuleOf(policy_id("web"), "", "in", 0), 3, 180)]
 
-    asked = Asked(STATE, Health(time.monotonic), ExplainSettings, lambda: HOST, dict, counts)
+    asked = Asked(STATE, Health(time.monotonic), ExplainSettings, lambda: HOST, dict, counts, no_trace)
     path = str(tmp_path / "felix.sock")
     loop = asyncio.new_event_loop()
     server = HttpServer(FelixApi(asked), failed=lambda _text: None)
@@ -96,6 +96,34 @@ def test_without_a_felix_it_is_said_what_to_do(run: Run, tmp_path: Path) -> None
     assert done.code == 1
     assert "no felix: " in done.err
     assert "catbird felix" in done.err
+
+
+TRACE = ("policy", "explain", "--from", "default/a", "--to", "default/b", "--port", "81", "--trace")
+
+
+def test_a_trace_that_felix_refuses_says_why(run: Run, felix: str) -> None:
+    done = run(*TRACE, "--socket", felix)
+    assert done.code == 1
+    assert "a trace needs the nftables renderer" in done.err
+    done = run(*TRACE, "--in", "eth0", "--socket", felix)
+    assert "a trace takes no inInterface" in done.err
+    assert "seconds is a number up to 600" in run(*TRACE, "--for", "11m", "--socket", felix).err
+    assert "no workload default/x" in run(*TRACE, "--from", "default/x", "--socket", felix).err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*TRACE, "--for", "soon"),
+        (*TRACE, "--for", "0s"),
+        (*TRACE, "--for", "-1"),
+        (*TRACE, "--node", "node1"),
+        (*TRACE[:-1], "--for", "10s"),
+    ],
+)
+def test_a_trace_that_is_not_one_is_a_usage_error(run: Run, felix: str, words: tuple[str, ...]) -> None:
+    done = run(*words, "--socket", felix)
+    assert done.code == 2
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +145,41 @@ def test_what_is_there_comes_before_in_sync_and_changes_after(tmp_path: Path) ->
 
     seen = play(tmp_path, story, two_peers)
     assert seen.statuses == ["wait-for-datastore", "resync", "in-sync"]
+
+
+class Value(dict[str, Any]):
+    """A dict that can be looked for."""
+
+
+def test_what_has_been_told_is_kept_by_nobody(tmp_path: Path) -> None:
+    """Ten thousands of resources as JSON took a quarter of a daemon's memory, as long as it watched."""
+    listed: list[weakref.ref[Value]] = []
+
+    class Listed(Gate):
+        async def list(self, kind: str, *, namespace: str | None = None, name_prefix: str = "") -> Listing:
+            listing = await super().list(kind, namespace=namespace, name_prefix=name_prefix)
+            entries = [replace(entry, value=Value(entry.value)) for entry in listing.entries]
+            listed.extend(weakref.ref(entry.value) for entry in entries if isinstance(entry.value, Value))
+            return Listing(entries, listing.revision, [])
+
+    async def main() -> None:
+        store, seen = Listed(tmp_path / "store.db"), Seen()
+        await two_peers(store)
+        syncer = Syncer(store, KINDS, seen)
+        task = asyncio.create_task(syncer.run())
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        seen.told.clear()
+        await store.create(peer_key("c"), peer("c"))
+        await seen.until(lambda: "c" in seen.stands)
+        seen.told.clear()
+        gc.collect()
+        assert len(listed) == 2
+        assert [one for one in listed if one() is not None] == []
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await store.close()
+
+    asyncio.run(main())
 
 
 def test_after_a_gap_only_what_differs_is_told(tmp_path: Path) -> None:
