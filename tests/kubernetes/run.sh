@@ -13,14 +13,21 @@ group=catbird-cluster
 missing=""
 for each in containerd:/usr/bin/containerd runc:/usr/sbin/runc busybox-static:/bin/busybox etcd-server:/usr/bin/etcd \
     containernetworking-plugins:/usr/lib/cni/loopback iproute2:/usr/sbin/ip iptables:/usr/sbin/iptables \
-    conntrack:/usr/sbin/conntrack openssl:/usr/bin/openssl; do
+    conntrack:/usr/sbin/conntrack iputils-ping:/usr/bin/ping openssl:/usr/bin/openssl; do
     [ -e "${each#*:}" ] || missing="$missing ${each%%:*}"
 done
 if [ -n "$missing" ]; then
     export DEBIAN_FRONTEND=noninteractive
+    # The packages must not start their daemons on this machine.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+    fi
     apt-get -o DPkg::Lock::Timeout=300 -q update >/dev/null
     # shellcheck disable=SC2086
     apt-get -o DPkg::Lock::Timeout=300 -q -y install --no-install-recommends $missing >/dev/null
+    [ -z "$(trap -p EXIT)" ] || { rm -f "$policy"; trap - EXIT; }
 fi
 "$here/../build_kube_apiserver.sh" "$kept" kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
 
