@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Iterator
 
+import psutil
+
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.programs import Program, wait_until
 from tests.kubernetes.scene import address, check_addresses, gets, namespace_of, pod, policy, run, until_gets
@@ -82,5 +84,10 @@ def test_while_catbird_is_dead_pods_keep_talking_and_new_ones_start(cluster: Clu
 
 
 def test_catbird_ends_when_asked(cluster: Cluster) -> None:
+    """And says before how much memory it has come to need."""
+    for name, node in cluster.nodes.items():
+        speaker = psutil.Process(node.programs["catbird"].process.pid)
+        memory = [each.memory_info().rss // 2**20 for each in (speaker, *speaker.children(recursive=True))]
+        print(f"\n{name}: catbird's processes have {memory} MiB")
     for node in cluster.nodes.values():
         assert node.programs.pop("catbird").stop(signal.SIGINT) == 0
