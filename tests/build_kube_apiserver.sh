@@ -1,9 +1,15 @@
 #!/bin/bash
-# build_kube_apiserver.sh DIR: DIR/bin/kube-apiserver 1.20.2 from Debian 12's source package, if it is not there yet.
-# Needs root for the compiler's packages, 2 GB of disk, and five minutes on two cores.
+# build_kube_apiserver.sh DIR [COMPONENT…]: DIR/bin/kube-apiserver (or what is named: kubelet, kube-scheduler …) of Kubernetes
+# 1.20.2 from Debian 12's source package, as far as they are not there yet.
+# Needs root for the compiler's packages, 2 GB of disk, and five minutes on two cores; ten for kubelet, controllers and all.
 set -euo pipefail
 dir=$(mkdir -p "$1" && cd "$1" && pwd)
-[ ! -x "$dir/bin/kube-apiserver" ] || exit 0
+shift
+missing=()
+for component in "${@:-kube-apiserver}"; do
+    [ -x "$dir/bin/$component" ] || missing+=("$component")
+done
+[ ${#missing[@]} != 0 ] || exit 0
 
 export DEBIAN_FRONTEND=noninteractive
 apt="apt-get -o DPkg::Lock::Timeout=300 -q"
@@ -40,4 +46,9 @@ for package in component-base/version client-go/pkg/version; do
     package=k8s.io/kubernetes/vendor/k8s.io/$package
     flags="$flags -X $package.gitVersion=v1.20.2 -X $package.gitMajor=1 -X $package.gitMinor=20 -X $package.gitTreeState=clean"
 done
-go build -p 2 -trimpath -ldflags "$flags" -o "$dir/bin/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver
+for component in "${missing[@]}"; do
+    # kubelet asks the C library for the machine's cgroups and users.
+    [ "$component" = kubelet ] && export CGO_ENABLED=1 || export CGO_ENABLED=0
+    go build -p 2 -trimpath -ldflags "$flags" -o "$dir/bin/.$component" "k8s.io/kubernetes/cmd/$component"
+    mv "$dir/bin/.$component" "$dir/bin/$component"
+done

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -18,6 +18,7 @@ from integration.datastore.errors import (
     DatastoreError,
     DoesNotExist,
     RevisionGone,
+    Unauthorized,
     Unavailable,
     Unreadable,
     Unsupported,
@@ -60,6 +61,10 @@ class Sink(Protocol):
 
     def datastore_back(self, after_s: float) -> None: ...
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        """A dispensable kind may not be read, and counts as empty. Once until it may."""
+        ...
+
 
 @dataclass(slots=True)
 class Followed:
@@ -73,14 +78,29 @@ class Followed:
     errors: int = 0  # in a row
     is_lost: bool = False
     is_away: bool = False  # it did not answer at all
+    is_refused: bool = False  # counts as empty, since we may not read it
+    is_there: bool = False  # was listed
+    missing_at: float | None = None  # since when the datastore says that it has no such kind, though it was there
 
 
 class Syncer:
     """`run()` until cancelled. Errors of the datastore never end it: it goes on trying, with growing pauses."""
 
-    def __init__(self, datastore: Datastore, kinds: Iterable[str | tuple[str, str]], sink: Sink) -> None:
-        """`kinds`: names, or (name, namespace) to follow one namespace alone."""
+    def __init__(
+        self,
+        datastore: Datastore,
+        kinds: Iterable[str | tuple[str, str]],
+        sink: Sink,
+        *,
+        dispensable: Collection[str] = (),
+    ) -> None:
+        """`kinds`: names, or (name, namespace) to follow one namespace alone.
+
+        `dispensable` are those that are told as empty if we may not read them from the start: others are waited for, since a
+        policy that we may not read is still a policy.
+        """
         self._datastore = datastore
+        self._dispensable = frozenset(dispensable)
         self._followed = [Followed(kind) if isinstance(kind, str) else Followed(*kind) for kind in kinds]
         self._sink = sink
         self._pending: list[Update] = []
@@ -127,14 +147,19 @@ class Syncer:
             except RevisionGone:
                 followed.revision = ""
                 await self._pause(followed)
-            except (DoesNotExist, Unsupported):
+            except (DoesNotExist, Unsupported) as error:
+                if self._may_come_back(followed):
+                    followed.revision = ""
+                    self._lost(followed, error)
+                    await self._pause(followed)
+                    continue
                 # The kind is not there: nothing of it is, until it comes.
-                self._compare(followed, Listing([], ""))
-                self._answered(followed)
-                self._in_sync(followed)
-                followed.revision = ""
-                await asyncio.sleep(MISSING_KIND_S)
+                await self._do_without(followed)
             except DatastoreError as error:
+                if isinstance(error, Unauthorized) and followed.kind in self._dispensable and not followed.told:
+                    self._refused(followed, error)
+                    await self._do_without(followed)
+                    continue
                 if (followed.errors + 1) % ERRORS_PER_REVISION == 0 and not isinstance(error, Unavailable):
                     followed.revision = ""
                 self._lost(followed, error)
@@ -147,6 +172,23 @@ class Syncer:
         self._set_status("resync")
         self._compare(followed, listing)
         followed.revision = listing.revision
+        followed.is_refused, followed.is_there = False, True
+
+    def _may_come_back(self, followed: Followed) -> bool:
+        """A server that has just started does not know yet what definitions add to it: policies are not gone by that."""
+        if not followed.is_there:
+            return False
+        now = asyncio.get_running_loop().time()
+        followed.missing_at = now if followed.missing_at is None else followed.missing_at
+        return now - followed.missing_at < MISSING_KIND_S
+
+    async def _do_without(self, followed: Followed) -> None:
+        followed.is_there = False
+        self._compare(followed, Listing([], ""))
+        self._answered(followed)
+        self._in_sync(followed)
+        followed.revision = ""
+        await asyncio.sleep(MISSING_KIND_S)
 
     async def _pause(self, followed: Followed) -> None:
         """Longer each time in a row, and scattered: a thousand nodes must not come back in one moment."""
@@ -211,7 +253,7 @@ class Syncer:
             self._sink.status(status)
 
     def _answered(self, followed: Followed) -> None:
-        followed.errors = 0
+        followed.errors, followed.missing_at = 0, None
         if followed.is_lost:
             followed.is_lost = followed.is_away = False
             if self._lost_at is not None and not any(one.is_lost for one in self._followed):
@@ -224,6 +266,11 @@ class Syncer:
         if self._lost_at is None:
             self._lost_at = asyncio.get_running_loop().time()
             self._sink.datastore_lost(error)
+
+    def _refused(self, followed: Followed, error: DatastoreError) -> None:
+        if not followed.is_refused:
+            followed.is_refused = True
+            self._sink.kind_refused(followed.kind, error)
 
     async def _deliver(self) -> None:
         """What came while the sink was busy goes in one batch."""

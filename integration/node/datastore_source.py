@@ -21,6 +21,8 @@ from integration.resources.keys import Key
 REST = 3.0
 LONGEST_REST_S = 1.0
 CAUSES_NAMED = 3
+# Calico's roles give no secrets to a node: who wants passwords allows it. A peer that has one says that it is missing.
+DISPENSABLE = ("Secret",)
 
 
 class DatastoreSource:
@@ -47,13 +49,14 @@ class DatastoreSource:
         self._adapt = adapt
         # Other namespaces' secrets are nobody's business, and RBAC says so.
         kinds = [("Secret", environment.secret_namespace) if kind == "Secret" else kind for kind in WATCHED]
-        self._syncer = Syncer(datastore, kinds, self)
+        self._syncer = Syncer(datastore, kinds, self, dispensable=DISPENSABLE)
         self._has_changed = asyncio.Event()
         self._causes: dict[Key, None] = {}
         self._unreadable: dict[Key, Problem] = {}
         self._static_routes = StaticRoutes(log) if writes_routes else None
         self._lost = ""
         self._loaded_at = self._rested_at = 0.0
+        self._is_applied = False
         self.config: NodeConfig | None = None
 
     async def run(self) -> None:
@@ -64,15 +67,28 @@ class DatastoreSource:
 
     def updates(self, batch: list[Update]) -> None:
         for update in batch:
+            if not self._concerns_us(update):
+                continue
             self._state.apply_json(update.key, update.value)
             self._unreadable.pop(update.key, None)
             if update.error is not None:
                 self._unreadable[update.key] = Problem(update.key, "", update.error.reason)
             self._causes[update.key] = None
-        if self.in_sync.is_set():
+        if self.in_sync.is_set() and self._causes:
             self._has_changed.set()
         for listen in self.listeners:
             listen(batch)
+
+    def _concerns_us(self, update: Update) -> bool:
+        """Pods of other nodes do not: only our own may peer with us, and a cluster has many."""
+        if update.key.kind != "WorkloadEndpoint" or update.key in self._state.snapshot.by_kind[update.key.kind]:
+            return True
+        spec = (update.value or {}).get("spec")
+        return isinstance(spec, dict) and spec.get("node") == self.node
+
+    def kept(self, kind: str) -> list[Key]:
+        """Of which resources the configuration is made."""
+        return list(self._state.snapshot.by_kind[kind])
 
     def status(self, status: Status) -> None:
         self._log.event("datastore_status", status=status, datastore=self.where)
@@ -88,6 +104,9 @@ class DatastoreSource:
         self._lost = ""
         self._log.event("datastore_back", after_s=round(after_s, 3))
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        self._log.event("kind_refused", level="warning", kind=kind, error=str(error), without="passwords of peers")
+
     # --- ConfigSource -----------------------------------------------------------------------------------------------
 
     @property
@@ -101,6 +120,7 @@ class DatastoreSource:
             raise ReloadRefused(
                 f"there is no Node {self.node} in the datastore (any more): the last configuration stays; create it again"
             )
+        self._is_applied = False
         self.config = self._state.config()
         self._report(self.config)
         if self._static_routes is not None:
@@ -116,14 +136,29 @@ class DatastoreSource:
                 await asyncio.sleep(rest_s)
             self._has_changed.clear()
             causes, self._causes = list(self._causes), {}
-            if causes:
+            if causes and not self._is_as_before():
                 more = f" and {len(causes) - CAUSES_NAMED} more" if len(causes) > CAUSES_NAMED else ""
                 return ", ".join(map(str, causes[:CAUSES_NAMED])) + more
 
     def applied(self) -> None:
         """The daemon has taken the configuration over."""
+        self._is_applied = True
+        self._rest()
+
+    def _rest(self) -> None:
         now = asyncio.get_running_loop().time()
         self._rested_at = now + min(LONGEST_REST_S, REST * (now - self._loaded_at))
+
+    def _is_as_before(self) -> bool:
+        """Nothing of what changed makes a difference here, and the daemon goes on undisturbed."""
+        if not (self._is_applied and self.has_node):
+            return False
+        self._loaded_at = asyncio.get_running_loop().time()
+        config = self._state.config()
+        if config is not self.config or (*config.problems, *self._unreadable.values()) != self.problems:
+            return False
+        self._rest()
+        return True
 
     def view(self) -> dict[str, Any]:
         peers = [] if self.config is None else [peer.to_json() for peer in self.config.peers]

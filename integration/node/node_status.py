@@ -115,6 +115,9 @@ class NodeStatusReporter:
 
     def datastore_back(self, after_s: float) -> None: ...
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        """There is none that we could do without."""
+
     # --- one resource -----------------------------------------------------------------------------------------------
 
     def start(self, name: str, spec: Object) -> None:

@@ -123,6 +123,14 @@ class Connection:
                     raise Unavailable(f"the API server is too busy: {error.message}") from error
             await self.pause(pause_s)
 
+    async def is_ready(self) -> bool:
+        """Whether all of the server's own parts have started, as it says itself."""
+        try:
+            async with self.response("GET", "/readyz", None, None, "application/json", self.settings.request_timeout_s):
+                return True
+        except ApiError as error:
+            return error.code < 500  # it may be forbidden to ask
+
     @asynccontextmanager
     async def lines(
         self, path: str, params: Mapping[str, str], timeout_s: float

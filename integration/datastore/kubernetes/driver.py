@@ -15,6 +15,7 @@ from integration.datastore.errors import (
     DoesNotExist,
     Invalid,
     RevisionGone,
+    Unavailable,
     Unreadable,
     Unsupported,
     UpdateConflict,
@@ -104,12 +105,18 @@ class KubernetesDatastore:
         path = collection.path(namespace or "")
         for selector in place.selectors(namespace):
             params = {"labelSelector": selector} if selector else {}
-            with_pages = True
+            with_pages, is_confirmed = True, False
             while True:
                 try:
                     items, revision = await self.pages(path, params | ({"limit": str(PAGE)} if with_pages else {}))
                     break
                 except ApiError as error:
+                    if error.code in (403, 404) and not is_confirmed:
+                        await self.refuse_starting(error)
+                        is_confirmed = True
+                        continue
+                    if error.code == 403 and not await self.serves(collection):
+                        raise Unsupported(f"the API server has no {collection}") from error
                     # The moment that the pages show was compacted away: all in one, then.
                     if not (error.is_gone and with_pages):
                         raise refusal(error, Key(kind, ""), collection) from error
@@ -117,6 +124,19 @@ class KubernetesDatastore:
             found += items
             oldest = oldest or revision
         return found, oldest
+
+    async def refuse_starting(self, error: ApiError) -> None:
+        """A server that starts forbids everything and lacks what definitions add to it. Unavailable if this one does."""
+        if not await self.connection.is_ready():
+            raise Unavailable(f"the API server is starting: {error.message}") from error
+
+    async def serves(self, collection: Collection) -> bool:
+        """Discovery says so to everybody; the collection itself is forbidden to whoever has no role for it, there or not."""
+        try:
+            found = await self.connection.request("GET", collection.group_path)
+        except ApiError as error:
+            return error.code != 404
+        return any(each.get("name") == collection.plural for each in found.get("resources") or ())
 
     async def pages(self, path: str, params: dict[str, str]) -> tuple[builtins.list[Object], str]:
         found: builtins.list[Object] = []
@@ -341,6 +361,8 @@ class KubernetesDatastore:
         except RevisionGone as error:
             raise RevisionGone(revision) from error
         except ApiError as error:
+            if error.code in (403, 404):
+                await self.refuse_starting(error)
             raise refusal(error, Key(kind, ""), places[0].collection) from error
 
     # The rest

@@ -33,10 +33,13 @@ class Collection:
     plural: str
     namespaced: bool = False
 
+    @property
+    def group_path(self) -> str:
+        return f"/apis/{self.group_version}" if "/" in self.group_version else f"/api/{self.group_version}"
+
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        root = f"/apis/{self.group_version}" if "/" in self.group_version else f"/api/{self.group_version}"
         parts = [*(("namespaces", namespace) if self.namespaced and namespace else ()), self.plural, name, subresource]
-        return "/".join([root, *(quote(part, safe="") for part in parts if part)])
+        return "/".join([self.group_path, *(quote(part, safe="") for part in parts if part)])
 
     def __str__(self) -> str:
         return f"{self.plural} of {self.group_version}"

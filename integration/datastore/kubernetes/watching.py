@@ -37,9 +37,9 @@ async def changes(
     loop, backoff = asyncio.get_running_loop(), Backoff()
     last_heard_at = loop.time()
     while True:
-        began_at = loop.time()
+        began_at, stands = loop.time(), asyncio.Event()
         try:
-            async with aclosing(one_watch(connection, collection, namespace, revision)) as events:
+            async with aclosing(one_watch(connection, collection, namespace, revision, stands)) as events:
                 async for change in events:
                     revision = change.revision
                     backoff.reset()
@@ -57,6 +57,8 @@ async def changes(
             raise_if_late(connection, last_heard_at, pause_s, error.message, error)
         except Unavailable as error:
             connection.raise_if_closed()
+            if stands.is_set() and loop.time() - began_at > 1:
+                last_heard_at = loop.time()  # a watch on which nothing happened for long stood until now
             pause_s = backoff.next_s()
             raise_if_late(connection, last_heard_at, pause_s, error.reason, error)
         await connection.pause(pause_s)
@@ -69,9 +71,9 @@ def raise_if_late(connection: Connection, heard_at: float, pause_s: float, why: 
 
 
 async def one_watch(
-    connection: Connection, collection: Collection, namespace: str, revision: str
+    connection: Connection, collection: Collection, namespace: str, revision: str, stands: asyncio.Event
 ) -> AsyncGenerator[Change, None]:
-    """Changes after `revision`, until the server ends the watch or the connection breaks."""
+    """Changes after `revision`, until the server ends the watch or the connection breaks. `stands`: it had begun."""
     served_s = random.randint(SHORTEST_S, LONGEST_S)
     params = {
         "watch": "1",
@@ -80,6 +82,7 @@ async def one_watch(
         "timeoutSeconds": str(served_s),
     }
     async with connection.lines(collection.path(namespace), params, served_s + GRACE_S) as lines:
+        stands.set()
         async for line in lines:
             if line:
                 yield parsed(line)

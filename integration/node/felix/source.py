@@ -97,6 +97,9 @@ class FelixSource:
         self.lost = ""
         self._log.event("datastore_back", after_s=round(after_s, 3))
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        """There is none that we could do without."""
+
     def _note_readiness(self, value: dict[str, Any]) -> None:
         is_ready = value.get("spec", {}).get("datastoreReady", True) is not False
         if is_ready != self._is_ready:

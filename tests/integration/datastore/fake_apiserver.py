@@ -13,6 +13,7 @@ import asyncio
 import base64
 import copy
 import json
+import re
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable
@@ -194,6 +195,9 @@ class FakeApiServer:
             return _json(found)
         target = self._target(request.path)
         if target is None:
+            # Discovery is everybody's; whether a collection is there is nobody's business who may not read it.
+            if user.allowed is not None and re.match(r"/api(s/[^/]+)?/[^/]+/.", request.path):
+                raise ApiFailure(403, "Forbidden", f'forbidden: User "{user.name}" cannot use "{request.path}"')
             return web.Response(status=404, text="404 page not found\n")
         watch = _is_watch(request)
         verbs = {"GET": "get" if target.name else "watch" if watch else "list", "POST": "create", "PUT": "update"}

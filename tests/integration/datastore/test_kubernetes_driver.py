@@ -311,6 +311,30 @@ def test_affinities_of_a_host_are_found_by_label_and_those_without_labels_too(cl
 # --- broken connections, on the fake server that can be broken
 
 
+def test_a_watch_that_was_quiet_for_long_is_bridged_from_when_it_broke(fake: Cluster) -> None:
+    """Nothing happened for longer than a watch may be away; then its connection is cut, and something happens."""
+    server, bridged_s = fake.fake, 1.0
+    assert server is not None
+
+    async def cut() -> None:
+        server.cut_watches()
+
+    async def body(store: KubernetesDatastore) -> None:
+        start = (await store.list("BGPPeer")).revision
+        async with aclosing(store.watch("BGPPeer", revision=start)) as events:
+            waiting = asyncio.create_task(take(events, 1))
+            async with asyncio.timeout(10):
+                while not server.watching:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(bridged_s + 0.2)
+            await asyncio.to_thread(fake.do, cut())
+            await store.create(peer_key("a"), peer("a"))
+            (event,) = await waiting
+            assert event.type == "added"
+
+    in_store(fake, body, bridged_s=bridged_s)
+
+
 def test_a_watch_goes_on_when_connections_are_cut_and_the_server_restarts(fake: Cluster) -> None:
     server = fake.fake
     assert server is not None
@@ -566,6 +590,41 @@ def test_what_the_server_does_not_have_is_unsupported(fake: Cluster) -> None:
                 await take(events, 1)
         with pytest.raises(Unsupported, match="IPAMHost"):
             await store.list("IPAMHost")
+
+    in_store(fake, body)
+
+
+def test_what_the_server_does_not_have_is_unsupported_for_whom_it_forbids_everything_else_too(fake: Cluster) -> None:
+    """A server looks at the roles first: what is not there is forbidden as well, and Calico's older roles name no newer kind."""
+
+    async def body(store: KubernetesDatastore) -> None:
+        with pytest.raises(Unsupported, match="clusternetworkpolicies"):
+            await store.list("KubernetesClusterNetworkPolicy")
+        with pytest.raises(Unauthorized, match="bgppeers"):
+            await store.list("BGPPeer")
+
+    assert fake.fake is not None
+    user = fake.kubeconfig["users"][0]["user"]["token"]
+    fake.fake.users[user] = User("nobody", allowed=set())
+    in_store(fake, body)
+
+
+def test_a_server_that_starts_is_not_believed_that_it_forbids_or_lacks_something(fake: Cluster) -> None:
+    """It knows neither its roles nor what definitions add to it until it says that it is ready."""
+    assert fake.fake is not None
+    faults = fake.fake.faults
+
+    async def body(store: KubernetesDatastore) -> None:
+        for code in (403, 404):
+            faults[:] = [Fault(500, times=3, path="/readyz"), Fault(code, times=3)]
+            with pytest.raises(Unavailable, match="starting"):
+                await store.list("BGPPeer")
+            async with aclosing(store.watch("BGPPeer", revision="1")) as events:
+                with pytest.raises(Unavailable, match="starting"):
+                    await take(events, 1)
+            # It became ready between the two questions: what it said before counts no more.
+            faults[:] = [Fault(code)]
+            assert (await store.list("BGPPeer")).entries == []
 
     in_store(fake, body)
 

@@ -13,8 +13,16 @@ from typing import Any
 
 import pytest
 
+import integration.datastore.syncer
 from integration.datastore.api import Event, Listing
-from integration.datastore.errors import DatastoreError, RevisionGone, Unavailable, Unreadable, Unsupported
+from integration.datastore.errors import (
+    DatastoreError,
+    RevisionGone,
+    Unauthorized,
+    Unavailable,
+    Unreadable,
+    Unsupported,
+)
 from integration.datastore.local.driver import LocalDatastore
 from integration.datastore.syncer import Syncer, Update
 from tests.integration.datastore.contract import peer, peer_key
@@ -29,6 +37,8 @@ class Gate(LocalDatastore):
         super().__init__(path)
         self.failure: DatastoreError | None = None
         self.without: set[str] = set()
+        self.forbidden: set[str] = set()
+        self.missing: set[str] = set()
         self.lists = 0
         self.broken: list[Unreadable] = []
         self.failed = asyncio.Event()
@@ -37,6 +47,10 @@ class Gate(LocalDatastore):
         self.refuse()
         if kind in self.without:
             raise Unsupported(f"no {kind} here")
+        if kind in self.forbidden:
+            raise Unauthorized(f"{kind} is not for us")
+        if kind in self.missing:
+            raise Unsupported(f"no {kind} at the moment")
         self.lists += 1
         listing = await super().list(kind, namespace=namespace, name_prefix=name_prefix)
         broken = [error for error in self.broken if error.key.kind == kind]
@@ -83,6 +97,9 @@ class Seen:
     def datastore_back(self, after_s: float) -> None:
         self.statuses.append("back")
 
+    def kind_refused(self, kind: str, error: DatastoreError) -> None:
+        self.statuses.append(f"refused: {kind}")
+
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
             while not holds():  # noqa: ASYNC110
@@ -97,7 +114,7 @@ def play(path: Path, story: Story, before: Callable[[Gate], Awaitable[None]] | N
         store, seen = Gate(path / "store.db"), Seen()
         if before is not None:
             await before(store)
-        syncer = Syncer(store, KINDS, seen)
+        syncer = Syncer(store, KINDS, seen, dispensable={"IPPool"})
         task = asyncio.create_task(syncer.run())
         try:
             await story(store, seen, syncer)
@@ -240,6 +257,82 @@ def test_a_kind_that_is_not_there_is_an_answer_too(tmp_path: Path) -> None:
         await seen.until(lambda: "lost: connection refused" in seen.statuses)
         store.failure = None
         await seen.until(lambda: seen.statuses[-2:] == ["back", "in-sync"])
+
+    play(tmp_path, story, before)
+
+
+def test_a_dispensable_kind_that_is_not_for_us_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def before(store: Gate) -> None:
+        await two_peers(store)
+        store.forbidden.add("IPPool")
+
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        assert set(seen.stands) == {"a", "b"}
+
+    statuses = play(tmp_path, story, before).statuses
+    assert sorted(statuses) == ["in-sync", "refused: IPPool", "resync", "wait-for-datastore"]
+    assert statuses[-1] == "in-sync"
+
+
+async def lose_the_watches(store: Gate, seen: Seen) -> None:
+    """Kinds are listed anew once they notice."""
+    store.failure = RevisionGone("1")
+    await store.apply(peer_key("z"), peer("z"))
+    await store.failed.wait()
+    store.failure = None
+
+
+def test_a_kind_that_was_there_is_not_gone_because_a_server_that_starts_does_not_know_it_yet(tmp_path: Path) -> None:
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        store.missing.add("BGPPeer")
+        await lose_the_watches(store, seen)
+        await seen.until(lambda: "lost: no BGPPeer at the moment" in seen.statuses)
+        assert set(seen.stands) == {"a", "b"}
+        store.missing.clear()
+        await seen.until(lambda: set(seen.stands) == {"a", "b", "z"})
+        assert seen.statuses[-1] == "back"
+
+    play(tmp_path, story, two_peers)
+
+
+def test_an_empty_kind_that_was_there_is_soon_followed_again(tmp_path: Path) -> None:
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        store.missing.add("BGPPeer")
+        await lose_the_watches(store, seen)
+        await seen.until(lambda: "lost: no BGPPeer at the moment" in seen.statuses)
+        store.missing.clear()
+        await seen.until(lambda: set(seen.stands) == {"z"})
+
+    play(tmp_path, story)
+
+
+def test_a_kind_that_stays_away_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration.datastore.syncer, "MISSING_KIND_S", 0.3)
+
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        store.missing.add("BGPPeer")
+        await lose_the_watches(store, seen)
+        await seen.until(lambda: not seen.stands)
+        store.missing.clear()
+        await seen.until(lambda: set(seen.stands) == {"a", "b", "z"})
+
+    play(tmp_path, story, two_peers)
+
+
+def test_any_other_kind_that_is_not_for_us_is_waited_for(tmp_path: Path) -> None:
+    async def before(store: Gate) -> None:
+        await two_peers(store)
+        store.forbidden.add("BGPPeer")
+
+    async def story(store: Gate, seen: Seen, syncer: Syncer) -> None:
+        await seen.until(lambda: "lost: BGPPeer is not for us" in seen.statuses)
+        store.forbidden.clear()
+        await seen.until(lambda: seen.statuses[-1:] == ["in-sync"])
+        assert set(seen.stands) == {"a", "b"}
 
     play(tmp_path, story, before)
 

@@ -90,6 +90,54 @@ def test_what_others_keep_to_themselves_is_no_change(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+async def wakes_nobody(source: DatastoreSource, *updates: Update) -> None:
+    waiting = asyncio.create_task(source.changed())
+    for update in updates:
+        source.updates([update])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done(), update
+    waiting.cancel()
+
+
+def test_what_changes_nothing_of_the_configuration_wakes_nobody(tmp_path: Path) -> None:
+    """Kubelet tells of its Node every few seconds, and of each pod several times."""
+
+    async def story(store: LocalDatastore, source: DatastoreSource, lines: Lines) -> None:
+        source.load()
+        source.applied()
+        key, value = node("n1", "10.0.0.1/24")
+        told = {**value, "metadata": {"name": "n1", "annotations": {"seen": "now"}, "resourceVersion": "7"}}
+        pod = {"kind": "WorkloadEndpoint", "metadata": {"name": "w", "namespace": "a"}, "spec": {"node": "n1"}}
+        await wakes_nobody(source, Update(key, told), Update(Key("WorkloadEndpoint", "w", "a"), pod))
+        await store.create(*peer("tor", "10.0.0.254"))
+        assert await source.changed() == "BGPPeer tor"
+
+    play(tmp_path, story)
+
+
+def test_what_was_refused_is_tried_again_at_the_next_change(tmp_path: Path) -> None:
+    async def story(store: LocalDatastore, source: DatastoreSource, lines: Lines) -> None:
+        source.load()  # and not applied: a port is in use, say
+        await store.apply(*node("n1", "10.0.0.1/24"))
+        source.updates([Update(*node("n1", "10.0.0.1/24"))])
+        assert await source.changed() == "Node n1"
+
+    play(tmp_path, story)
+
+
+def test_pods_of_other_nodes_are_not_kept(tmp_path: Path) -> None:
+    async def story(store: LocalDatastore, source: DatastoreSource, lines: Lines) -> None:
+        for name, on in (("w1", "n1"), ("w2", "n2")):
+            value = {"kind": "WorkloadEndpoint", "metadata": {"name": name, "namespace": "a"}, "spec": {"node": on}}
+            source.updates([Update(Key("WorkloadEndpoint", name, "a"), value)])
+        assert [key.name for key in source.kept("WorkloadEndpoint")] == ["w1"]
+        source.updates([Update(Key("WorkloadEndpoint", "w1", "a"), None)])
+        assert source.kept("WorkloadEndpoint") == []
+
+    play(tmp_path, story)
+
+
 def test_a_problem_is_told_when_it_comes_and_when_it_goes(tmp_path: Path) -> None:
     async def story(store: LocalDatastore, source: DatastoreSource, lines: Lines) -> None:
         source.load()
