@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.programs import Program, wait_until
