@@ -109,6 +109,9 @@ async def collect_garbage(around: Surroundings, request: Request, environment: M
         except CNIError as error:
             problems.append(f"{prefix}{container}: {error}")
     if request.config.delegates_ipam:
-        await DelegatedIpam(environment).collect_garbage(request)
+        try:
+            await DelegatedIpam(environment).collect_garbage(request)
+        except CNIError as error:
+            problems.append(str(error))
     if problems:
         raise CNIError(GENERIC, "; ".join(problems))
