@@ -1,10 +1,11 @@
-"""Which workload has an interface that several claim: the lowest id, as in Calico; the next one when it goes. Pure."""
+"""The workloads of this node, and which has an interface that several claim: the lowest id, as in Calico; the next one when
+it goes. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from felix.desired import WorkloadId
+from felix.desired import Message, WorkloadEndpoint, WorkloadId, WorkloadRemove, WorkloadUpdate
 
 
 class Claims:
@@ -52,3 +53,35 @@ class Claims:
         else:
             self._owners[interface] = now
         return {one for one in (before, now) if one is not None}
+
+
+class LocalWorkloads:
+    """As messages tell of them."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[WorkloadId, WorkloadEndpoint] = {}
+        self._claims = Claims()
+
+    def on_message(self, message: Message) -> set[WorkloadId]:
+        """Those it tells of, and those whose ownership of an interface has changed by it."""
+        match message:
+            case WorkloadUpdate(endpoint):
+                self.by_id[endpoint.id] = endpoint
+                return {endpoint.id} | self._claims.claim(endpoint.id, endpoint.interface)
+            case WorkloadRemove(id):
+                self.by_id.pop(id, None)
+                return {id} | self._claims.forget(id)
+        return set()
+
+    def owns(self, id: WorkloadId) -> bool:
+        """Its interface."""
+        return self._claims.owns(id)
+
+    def owner(self, interface: str) -> WorkloadEndpoint | None:
+        id = self._claims.owners.get(interface)
+        return None if id is None else self.by_id[id]
+
+    def owners(self) -> Iterator[tuple[str, WorkloadEndpoint]]:
+        """By interface."""
+        for interface, id in self._claims.owners.items():
+            yield interface, self.by_id[id]

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
-from felix.claims import Claims
+from felix.claims import LocalWorkloads
 from felix.desired import (
     HostEndpoint,
     HostEndpointRemove,
     HostEndpointUpdate,
     Message,
-    WorkloadEndpoint,
     WorkloadId,
-    WorkloadRemove,
     WorkloadUpdate,
 )
 from felix.ports import Failure
@@ -41,7 +39,7 @@ class EndpointStates:
     """
 
     def __init__(self) -> None:
-        self.workloads: dict[WorkloadId, WorkloadEndpoint] = {}
+        self._workloads = LocalWorkloads()
         self._hosts: dict[HostEndpointId, HostEndpoint] = {}
         self._up: dict[str, bool] = {}  # by interface; absent: there is none
         self._addresses: dict[str, frozenset[str]] = {}
@@ -49,21 +47,15 @@ class EndpointStates:
         self._waiting: dict[EndpointId, int] = {}  # not part of any apply yet → number of the message that told it
         self._failed: set[str] = set()  # words of the last apply's failures
         self._told: dict[EndpointId, Status] = {}
-        self._claims = Claims()
         self._dirty: set[EndpointId] = set()
 
     def on_message(self, message: Message) -> None:
         self._seen += 1
         match message:
             case WorkloadUpdate(endpoint):
-                before = self.workloads.get(endpoint.id)
-                self.workloads[endpoint.id] = endpoint
-                self._dirty |= {endpoint.id, *self._claims.claim(endpoint.id, endpoint.interface)}
+                before = self._workloads.by_id.get(endpoint.id)
                 if before is None or before.interface != endpoint.interface:
                     self._waiting[endpoint.id] = self._seen
-            case WorkloadRemove(id):
-                self.workloads.pop(id, None)
-                self._dirty |= {id, *self._claims.forget(id)}
             case HostEndpointUpdate(host):
                 name = HostEndpointId(host.name)
                 if name not in self._hosts:
@@ -73,6 +65,7 @@ class EndpointStates:
             case HostEndpointRemove(name):
                 self._hosts.pop(HostEndpointId(name), None)
                 self._dirty.add(HostEndpointId(name))
+        self._dirty |= self._workloads.on_message(message)
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
@@ -83,8 +76,8 @@ class EndpointStates:
         else:
             self._up[name] = state == "up"
             self._addresses[name] = addresses
-        if (owner := self._claims.owners.get(name)) is not None:  # others that claim it are down anyway
-            self._dirty.add(owner)
+        if (owner := self._workloads.owner(name)) is not None:  # others that claim it are down anyway
+            self._dirty.add(owner.id)
         self._dirty.update(self._hosts)
 
     def applied(self, failures: Iterable[Failure], messages: int | None = None) -> None:
@@ -92,7 +85,7 @@ class EndpointStates:
         self._applied = self._seen if messages is None else self._applied + messages
         words = {word for failure in failures for word in failure.what.split()[1:]}
         if words != self._failed:
-            self._dirty.update(self.workloads, self._hosts)
+            self._dirty.update(self._workloads.by_id, self._hosts)
         self._failed = words
         for id in [id for id, told in self._waiting.items() if told <= self._applied]:
             del self._waiting[id]
@@ -117,14 +110,14 @@ class EndpointStates:
         if isinstance(id, HostEndpointId):
             host = self._hosts.get(id)
             return None if host is None else self._status_of_host(id, host)
-        workload = self.workloads.get(id)
+        workload = self._workloads.by_id.get(id)
         if workload is None:
             return None
         if self._has_failed(workload.interface, (*workload.ipv4_nets, *workload.ipv6_nets)):
             return "error"
         is_up = (
             workload.is_up
-            and self._claims.owns(id)
+            and self._workloads.owns(id)
             and self._up.get(workload.interface, False)
             and id not in self._waiting
         )

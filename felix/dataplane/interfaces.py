@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from felix.claims import Claims
-from felix.desired import Message, WorkloadEndpoint, WorkloadId, WorkloadRemove, WorkloadUpdate
+from felix.claims import LocalWorkloads
+from felix.desired import Message
 from felix.ports import Failure
 
 SYSCTLS = Path("/proc/sys/net")
@@ -29,8 +29,7 @@ class WorkloadInterfaces:
     def __init__(self, settings: InterfaceSettings, root: Path = SYSCTLS) -> None:
         self._settings = settings
         self._root = root
-        self._claims = Claims()
-        self._workloads: dict[WorkloadId, WorkloadEndpoint] = {}
+        self._workloads = LocalWorkloads()
         self._up: dict[str, int] = {}
         self._done: dict[str, tuple[int, bool]] = {}  # interface → index for which it was set up, and spoofing
         self._is_host_done = False
@@ -41,13 +40,7 @@ class WorkloadInterfaces:
         self._is_host_done = False
 
     def on_message(self, message: Message) -> None:
-        match message:
-            case WorkloadUpdate(endpoint):
-                self._workloads[endpoint.id] = endpoint
-                self._claims.claim(endpoint.id, endpoint.interface)
-            case WorkloadRemove(id):
-                self._workloads.pop(id, None)
-                self._claims.forget(id)
+        self._workloads.on_message(message)
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
@@ -62,9 +55,9 @@ class WorkloadInterfaces:
         if not self._is_host_done:
             failures += self._write(self._of_host(), "host")
             self._is_host_done = not failures
-        for interface, id in self._claims.owners.items():
+        for interface, endpoint in self._workloads.owners():
             index = self._up.get(interface)
-            spoofs = self._settings.allows_spoofing and bool(self._workloads[id].allowed_source_prefixes)
+            spoofs = self._settings.allows_spoofing and bool(endpoint.allowed_source_prefixes)
             if index is None or self._done.get(interface) == (index, spoofs):
                 continue
             found = self._write(self._of_workload(interface, spoofs), f"interface {interface}")

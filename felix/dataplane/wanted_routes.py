@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from felix.claims import Claims
+from felix.claims import LocalWorkloads
 from felix.desired import (
     VTEP,
     Host,
@@ -17,10 +17,7 @@ from felix.desired import (
     RouteUpdate,
     VTEPRemove,
     VTEPUpdate,
-    WorkloadEndpoint,
     WorkloadId,
-    WorkloadRemove,
-    WorkloadUpdate,
 )
 from felix.sync.routes import RouteBook, RouteClass, WantedRoute
 
@@ -46,21 +43,14 @@ class WorkloadRoutes:
     """A route to each address of each local workload."""
 
     def __init__(self) -> None:
-        self._claims = Claims()
-        self._workloads: dict[WorkloadId, WorkloadEndpoint] = {}
+        self._workloads = LocalWorkloads()
         self._changed: set[WorkloadId] = set()
 
     def on_message(self, message: Message) -> None:
-        match message:
-            case WorkloadUpdate(endpoint):
-                self._workloads[endpoint.id] = endpoint
-                self._changed |= {endpoint.id} | self._claims.claim(endpoint.id, endpoint.interface)
-            case WorkloadRemove(id):
-                self._workloads.pop(id, None)
-                self._changed |= {id} | self._claims.forget(id)
+        self._changed |= self._workloads.on_message(message)
 
     def everything_changed(self) -> None:
-        self._changed |= self._workloads.keys()
+        self._changed |= self._workloads.by_id.keys()
 
     def pass_on(self, book: RouteBook, settings: RouteSettings) -> None:
         """What has changed since the last time."""
@@ -69,8 +59,13 @@ class WorkloadRoutes:
         self._changed.clear()
 
     def _routes_of(self, id: WorkloadId, settings: RouteSettings) -> list[WantedRoute]:
-        endpoint = self._workloads.get(id)
-        if endpoint is None or not endpoint.is_up or endpoint.live_migration == "target" or not self._claims.owns(id):
+        endpoint = self._workloads.by_id.get(id)
+        if (
+            endpoint is None
+            or not endpoint.is_up
+            or endpoint.live_migration == "target"
+            or not self._workloads.owns(id)
+        ):
             return []
         metrics = settings.elevated_metrics if endpoint.live_migration == "live" else settings.metrics
         externals = [f"{ext}/{128 if ':' in ext else 32}" for _, ext in endpoint.nats]

@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from felix.claims import Claims
+from felix.claims import LocalWorkloads
 from felix.desired import (
     Message,
     WorkloadEndpoint,
-    WorkloadId,
     WorkloadPeeringUpdate,
-    WorkloadRemove,
-    WorkloadUpdate,
 )
 from felix.kernel.workload_links import Item, KernelWorkloadLinks, LinkAddress, LinkNeighbour
 from felix.ports import Failure
@@ -41,8 +38,7 @@ class WorkloadLinks:
         self._settings = settings
         self._routes_dropped = routes_dropped
         self._kernel = KernelWorkloadLinks()
-        self._claims = Claims()
-        self._workloads: dict[WorkloadId, WorkloadEndpoint] = {}
+        self._workloads = LocalWorkloads()
         self._peering = WorkloadPeeringUpdate()
         self._up: dict[str, int] = {}
         self._there: set[Item] = set()
@@ -56,18 +52,10 @@ class WorkloadLinks:
         self._settings = settings
 
     def on_message(self, message: Message) -> None:
-        match message:
-            case WorkloadUpdate(endpoint):
-                self._workloads[endpoint.id] = endpoint
-                self._claims.claim(endpoint.id, endpoint.interface)
-            case WorkloadRemove(id):
-                self._workloads.pop(id, None)
-                self._claims.forget(id)
-            case WorkloadPeeringUpdate():
-                self._peering = message
-            case _:
-                return
-        self._is_stale = True
+        is_ours = bool(self._workloads.on_message(message))
+        if isinstance(message, WorkloadPeeringUpdate):
+            self._peering, is_ours = message, True
+        self._is_stale = self._is_stale or is_ours
 
     def interface_changed(
         self, name: str, state: Literal["up", "down", "gone"], addresses: frozenset[str], ifindex: int
@@ -76,7 +64,7 @@ class WorkloadLinks:
             self._up[name] = ifindex
         else:
             self._up.pop(name, None)
-        if name in self._claims.owners:
+        if self._workloads.owner(name) is not None:
             # A link that goes down loses its neighbours, and its IPv6 addresses.
             self._is_stale = True
             self._must_read = self._must_read or any(one.index == ifindex for one in self._there)
@@ -108,7 +96,7 @@ class WorkloadLinks:
 
     def _write(self) -> tuple[set[Item], dict[Item, str]]:
         """What had to be put, and what of it all was refused."""
-        wanted = {one for interface, id in self._claims.owners.items() for one in self._wanted(interface, id)}
+        wanted = {one for interface, endpoint in self._workloads.owners() for one in self._wanted(interface, endpoint)}
         if self._must_read:
             self._there = self._kernel.read()
             self._must_read = False
@@ -120,8 +108,8 @@ class WorkloadLinks:
             self._must_read = True
         return puts, refused
 
-    def _wanted(self, interface: str, id: WorkloadId) -> Iterator[Item]:
-        index, endpoint = self._up.get(interface), self._workloads[id]
+    def _wanted(self, interface: str, endpoint: WorkloadEndpoint) -> Iterator[Item]:
+        index = self._up.get(interface)
         if index is None:
             return
         if endpoint.bgp_peer:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from felix.claims import Claims
-from felix.desired import WorkloadId
+from felix.claims import Claims, LocalWorkloads
+from felix.desired import WorkloadEndpoint, WorkloadId, WorkloadRemove, WorkloadUpdate
 
 A, B, C = (WorkloadId("k8s", f"shop/{name}", "eth0") for name in "abc")
 
@@ -54,3 +54,16 @@ def test_after_any_story_each_interface_is_its_lowest_claimants_and_changes_were
     for interface in ("cali1", "cali2"):
         claimants = [one for one, name in wanted.items() if name == interface]
         assert claims.owners.get(interface) == min(claimants, default=None)
+
+
+def test_messages_say_of_which_workloads_anything_is_otherwise() -> None:
+    workloads = LocalWorkloads()
+    a, b = WorkloadEndpoint(A, "cali1"), WorkloadEndpoint(B, "cali1")
+    assert workloads.on_message(WorkloadUpdate(b)) == {B}
+    assert workloads.on_message(WorkloadUpdate(a)) == {A, B}
+    assert workloads.on_message(WorkloadUpdate(b)) == {B}
+    assert (workloads.owner("cali1"), list(workloads.owners())) == (a, [("cali1", a)])
+    assert workloads.on_message(WorkloadRemove(A)) == {A, B}
+    assert (workloads.owner("cali1"), workloads.by_id) == (b, {B: b})
+    assert workloads.on_message(WorkloadRemove(B)) == {B}
+    assert workloads.owner("cali1") is None
