@@ -128,11 +128,12 @@ class NodeState:
         for name in nodes:
             known = facts.nodes.get(name)
             table.put(("", "node", name), () if known is None else records.in_mesh(known))
+            if known is None:
+                for gone_for in facts.peers:
+                    table.put((gone_for, "node", name), ())
+                continue
             for peer, reach in reaches:
-                found = () if known is None or not any(reach) else records.with_node(peer, known, reach)
-                table.put((peer.key.name, "node", name), found)
-            for other_peer in peers if known is None else ():  # those above know of the nodes that there are
-                table.put((other_peer, "node", name), ())
+                table.put((peer.key.name, "node", name), records.with_node(peer, known, reach) if any(reach) else ())
         for peer in facts.peers.values():
             if peer.address in stale.addresses and peer.key.name not in peers and peer.workloads is None:
                 table.put((peer.key.name, "address", ""), records.with_address(peer, self._owners(peer.address)))
