@@ -23,8 +23,6 @@ ANONYMOUS, CONSTANT, INTERVAL, CONCATENATION = 1, 2, 4, 0x80
 TYPE_ADDRESS, TYPE_PROTOCOL, TYPE_PORT = {4: 7, 6: 8}, 12, 13
 CODES = {"drop": 0, "accept": 1, "jump": 0xFFFFFFFD, "goto": 0xFFFFFFFC, "return": 0xFFFFFFFB}
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-ICMP_OF, PORT_UNREACHABLE = {4: 1, 6: 58}, {4: 3, 6: 4}
-LEVEL_NOTICE = 5
 
 
 class Unencodable(ValueError):

@@ -82,7 +82,6 @@ from felix.kernel.nft_expressions import (
     FIB_OIF,
     FIB_OUT,
     FIB_SOURCE,
-    ICMP_OF,
     INTERVAL,
     META_IIFNAME,
     META_MARK,
@@ -109,6 +108,7 @@ from felix.kernel.nft_expressions import (
     verdict,
 )
 from felix.nft_names import BASE_CHAINS, chain_name, map_name, set_name
+from felix.rules.matching import ICMP_OF
 from felix.rules.nft_text import FULL, comment_text, merged, widest
 
 MOST_KNOWN = 10_000
