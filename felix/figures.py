@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Literal, Protocol, TypeAlias
 
 Gauge = Literal[
     "felix_active_local_endpoints", "felix_active_local_policies", "felix_active_local_selectors",
@@ -62,6 +62,10 @@ QUANTILES = (0.5, 0.9, 0.99)
 WINDOW_S, MOST_SAMPLES = 600.0, 500  # of a summary's quantiles, as Calico's ten minutes
 
 Labels = tuple[tuple[str, str], ...]
+
+
+Reading: TypeAlias = tuple[Gauge, float, Mapping[str, str]]
+"""Of a gauge that is looked up when somebody asks: name, value and labels."""
 
 
 class FigureSink(Protocol):

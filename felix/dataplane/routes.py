@@ -19,7 +19,7 @@ from felix.dataplane.wanted_routes import (
     is_single,
 )
 from felix.desired import Message
-from felix.figures import Gauge
+from felix.figures import Reading
 from felix.kernel.routes import KernelRoutes, what
 from felix.ports import Failure
 from felix.sync.fights import Fights
@@ -128,8 +128,7 @@ class RouteProgrammer:
         self.look_again_at: float | None = None
         self._set(settings)
 
-    def figures(self) -> Iterator[tuple[Gauge, float, dict[str, str]]]:
-        """Name, value and labels."""
+    def figures(self) -> Iterator[Reading]:
         yield "felix_route_table_num_routes", len(self._book.wanted), {}
 
     @property

@@ -37,7 +37,7 @@ from felix.desired import (
     WorkloadRemove,
     WorkloadUpdate,
 )
-from felix.figures import Gauge
+from felix.figures import Reading
 from felix.filter_rules import Chain, Table
 from felix.ports import Failure, PacketFilter
 from felix.rules import ipvs, static
@@ -322,8 +322,7 @@ class RuleProgrammer:
                 for one in some:
                     yield table, one
 
-    def figures(self) -> Iterator[tuple[Gauge, float, dict[str, str]]]:
-        """Name, value and labels."""
+    def figures(self) -> Iterator[Reading]:
         version = {"ip_version": str(self.filter.version)}
         yield "felix_ipsets_calico", len(self._ip_sets), version
         for table in get_args(Table):

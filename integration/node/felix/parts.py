@@ -16,7 +16,7 @@ from felix.dataplane.routes import RouteProgrammer
 from felix.dataplane.wireguard import KeyKnown
 from felix.dataplane.workload_links import WorkloadLinks
 from felix.desired import EncapsulationUpdate, IPVersion, Message
-from felix.figures import Gauge
+from felix.figures import Reading
 from felix.kernel.connections import Connections
 from felix.kernel.interfaces import InterfaceMonitor
 from felix.kernel.nft_monitor import NftMonitor
@@ -137,8 +137,7 @@ class Parts:
             if close is not None:
                 close()
 
-    def figures(self) -> Iterator[tuple[Gauge, float, dict[str, str]]]:
-        """Name, value and labels."""
+    def figures(self) -> Iterator[Reading]:
         yield from self.routes.figures()
         for one in self.rules.values():
             yield from one.figures()
