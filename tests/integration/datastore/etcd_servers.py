@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,10 +89,13 @@ class Etcd:
         raise AssertionError("no member leads")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """All are held until the last is known, or one might come twice."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager
@@ -107,7 +110,8 @@ def etcd(
     inside: Sequence[str] = (),
 ) -> Iterator[Etcd]:
     """A cluster that is healthy. Needs Debian's etcd-server and etcd-client (tests/install_debian.sh)."""
-    made = [Member(f"m{number}", free_port(), free_port(), host=host) for number in range(members)]
+    ports = iter(free_ports(2 * members))
+    made = [Member(f"m{number}", next(ports), next(ports), host=host) for number in range(members)]
     cluster = ",".join(f"{member.name}=http://{host}:{member.peer_port}" for member in made)
     for member in made:
         client, peer = f"{scheme}://{host}:{member.client_port}", f"http://{host}:{member.peer_port}"

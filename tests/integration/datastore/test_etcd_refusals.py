@@ -16,7 +16,8 @@ from integration.datastore.errors import DatastoreError, Unauthorized, Unavailab
 from integration.datastore.etcd.connection import EtcdSettings, hint_for
 from integration.datastore.etcd.driver import EtcdDatastore
 from tests.integration.datastore.contract import peer, peer_key, run, take, told
-from tests.integration.datastore.etcd_servers import Etcd, etcd, free_port
+from tests.integration.datastore.etcd_servers import Etcd, etcd
+from tests.integration.node.speakers import free_port
 
 pytestmark = pytest.mark.interop
 
