@@ -202,14 +202,6 @@ class SetMark:
 
 
 @dataclass(frozen=True, slots=True)
-class SetMarkAndReturn:
-    """Both in one rule. Only for dialects with `has_alternatives`."""
-
-    value: int
-    mask: int
-
-
-@dataclass(frozen=True, slots=True)
 class Log:
     """To the kernel's log. `rate` packets a minute at most, if given, as `N/unit` (`5/minute`, `10/second`)."""
 
@@ -282,7 +274,6 @@ Action: TypeAlias = (
     | GoTo
     | GoToByInterface
     | SetMark
-    | SetMarkAndReturn
     | Log
     | NFLog
     | NoTrack

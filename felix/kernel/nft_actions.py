@@ -23,7 +23,6 @@ from felix.filter_rules import (
     Return,
     SetDSCP,
     SetMark,
-    SetMarkAndReturn,
 )
 from felix.kernel.netlink import attribute
 from felix.kernel.nft_elements import text
@@ -61,10 +60,6 @@ MAX_DSCP = 63
 def set_mark(_: IPVersion, one: SetMark) -> bytes:
     kept = host_u32(FULL & ~one.mask)
     return meta(META_MARK) + masked(kept, host_u32(one.value)) + expression("meta", be32(2, META_MARK) + be32(3, 1))
-
-
-def set_mark_and_return(version: IPVersion, one: SetMarkAndReturn) -> bytes:
-    return set_mark(version, SetMark(one.value, one.mask)) + verdict("return")
 
 
 def nflog(_: IPVersion, one: NFLog) -> bytes:
@@ -155,7 +150,6 @@ ACTIONS: Mapping[type, Callable[[IPVersion, Any], bytes]] = {
     Return: lambda _, _one: verdict("return"),
     Reject: reject,
     SetMark: set_mark,
-    SetMarkAndReturn: set_mark_and_return,
     NFLog: nflog,
     Log: log,
     NoTrack: lambda _, _one: expression("notrack", b""),

@@ -59,6 +59,12 @@ class Kind:
     allow: Action = field(default_factory=Accept)
 
 
+def decides_about_flows(endpoint: WorkloadEndpoint) -> bool:
+    """Whether a packet of a known connection may end in the endpoint's chains."""
+    qos = endpoint.qos
+    return not endpoint.is_up or (qos is not None and bool(qos.ingress_packet_rate or qos.egress_packet_rate))
+
+
 def workload_chains(endpoint: WorkloadEndpoint, dialect: Dialect, selector_of: SelectorOf) -> Built:
     """`cali-tw-` and `cali-fw-` in the filter table."""
     built = Built()

@@ -32,6 +32,8 @@ RPF_SKIP, WIREGUARD_MARK, EGRESS_DSCP = "cali-rpf-skip", "cali-wireguard-incomin
 SET_ENDPOINT_MARK, FROM_ENDPOINT_MARK = "cali-set-endpoint-mark", "cali-from-endpoint-mark"
 FORWARD_CHECK, FORWARD_ENDPOINT_MARK = "cali-forward-check", "cali-forward-endpoint-mark"
 ANY_INTERFACE = "any-interface-at-all"
+# Not Calico's:
+FROM_WORKLOAD, POLICY_ACCEPTED, POLICY_PASSED = "cali-from-wl", "cali-policy-accepted", "cali-policy-passed"
 
 
 def limited(prefix: str, name: str) -> str:

@@ -43,7 +43,6 @@ from felix.filter_rules import (
     Rule,
     SetDSCP,
     SetMark,
-    SetMarkAndReturn,
     Table,
 )
 from felix.nft_names import BASE_CHAINS, FAMILIES, TABLE_NAME, chain_name, map_name, set_name
@@ -206,7 +205,7 @@ def rate_text(rate: str, burst: int) -> str:
     return f"limit rate {rate} burst {burst} packets " if rate else ""
 
 
-def set_mark_text(_: NftText, one: SetMark | SetMarkAndReturn) -> str:
+def set_mark_text(_: NftText, one: SetMark) -> str:
     if one.mask == FULL:
         return f"meta mark set {one.value:#x}"
     kept = FULL & ~one.mask
@@ -245,7 +244,6 @@ ACTIONS: Mapping[type, Callable[[NftText, Any], str]] = {
     Return: lambda _, _one: "return",
     Reject: lambda _, one: "reject with tcp reset" if one.how == "tcp-reset" else "reject",
     SetMark: set_mark_text,
-    SetMarkAndReturn: lambda text, one: f"{set_mark_text(text, one)} return",
     Log: lambda _, one: f'{rate_text(one.rate, one.burst)}log prefix "{comment_text(one.prefix)}" level notice',
     NFLog: lambda _, one: f'{rate_text(one.rate, one.burst)}log prefix "{prefix_text(one.prefix)}" group {one.group}',
     NoTrack: lambda _, _one: "notrack",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from felix.desired import IPVersion, Policy, PolicyId, PolicyRule, Profile
-from felix.filter_rules import Action, Chain, Drop, Log, NFLog, Reject, Return, Rule, SetMarkAndReturn, Table
+from felix.filter_rules import Action, Chain, Drop, GoTo, Log, NFLog, Reject, Return, Rule, Table
 from felix.rules import names
 from felix.rules.marks import Marks, is_set, put
 from felix.rules.matching import find
@@ -37,6 +37,12 @@ class Dialect:
 
     def within(self, table: Table) -> Dialect:
         return self if table == self.table else replace(self, table=table)
+
+    @property
+    def is_short(self) -> bool:
+        """Chains may leave Calico's order where that spares packets or the kernel work. Those of iptables may not: a Felix of
+        Calico's takes them over, and others' tools look at them."""
+        return self.has_verdict_maps
 
     @property
     def rejects(self) -> bool:
@@ -132,7 +138,7 @@ def _rules(
         comments = tuple(f"{key}={value}"[:MAX_COMMENT] for key, value in rule.annotations)
         # A staged rule's first match is counted, and ends its chain.
         act, then = _act(rule, direction, who, index, dialect) if decides else (Return(), [])
-        if not isinstance(act, Return | SetMarkAndReturn):
+        if not isinstance(act, Return | GoTo):
             finder = finder.in_one_way(dialect.marks)
         found += [(Rule(one.criteria, one.action, comments), None) for one in finder.before]
         found += [(Rule(way, act, comments), index) for way in finder.ways]
@@ -153,15 +159,20 @@ def _act(rule: PolicyRule, direction: Direction, who: str, index: int, dialect: 
             # On to the next profile. Not by the mark: the last tier's policies may have left it set, and then a rule
             # that asks for it would end the chain for packets that it does not match.
             return Return(), []
-        case "pass":
-            return _put_and_return(marks.next_tier, dialect)
-    return _put_and_return(marks.accept, dialect)
-
-
-def _put_and_return(bits: int, dialect: Dialect) -> tuple[Action, list[Rule]]:
-    if dialect.has_alternatives:
-        return SetMarkAndReturn(bits, bits), []
+    bits, chain = (
+        (marks.next_tier, names.POLICY_PASSED) if rule.action == "pass" else (marks.accept, names.POLICY_ACCEPTED)
+    )
+    if dialect.is_short:
+        return GoTo(chain), []
     return put(bits), [Rule((is_set(bits),), Return())]
+
+
+def verdict_chains(dialect: Dialect) -> list[Chain]:
+    """What a policy's rule goes to for its verdict, so that the rule itself is short; they return to who asked the policy."""
+    if not dialect.is_short:
+        return []
+    verdicts = ((names.POLICY_ACCEPTED, dialect.marks.accept), (names.POLICY_PASSED, dialect.marks.next_tier))
+    return [Chain(name, (Rule((), put(bits)),)) for name, bits in verdicts]
 
 
 def _log_prefix(prefix: str, who: str) -> str:

@@ -38,12 +38,12 @@ from felix.desired import (
     WorkloadUpdate,
 )
 from felix.figures import Reading
-from felix.filter_rules import Chain, Table
+from felix.filter_rules import Chain, Hook, HookRules, Table
 from felix.ports import Failure, PacketFilter
 from felix.rules import ipvs, static
 from felix.rules.address_sets import AddressSets, whole
 from felix.rules.dispatch import workload_dispatch
-from felix.rules.endpoints import workload_chains
+from felix.rules.endpoints import decides_about_flows, workload_chains
 from felix.rules.host_rules import HostRules
 from felix.rules.ipvs import EndpointMarks
 from felix.rules.marks import marks_of
@@ -75,6 +75,9 @@ class RuleProgrammer:
         self._stale: set[str] = set()  # parts that are built anew as a whole
         self._claims = Claims()
         self._has_ipvs = False  # kube-proxy uses it
+        self._asked: set[str] = set()  # interfaces of workloads that known connections must ask
+        self._marks_dscp = False
+        self._hooked: dict[tuple[Table, Hook], HookRules] = {}
         self._owned: dict[Section, dict[Table, list[OwnedChain]]] = {}
         self.reconfigure(settings)
 
@@ -222,6 +225,7 @@ class RuleProgrammer:
             self._build_raw()
         if "mangle" in self._stale:
             self._build_mangle()
+        self._build_hooks()
         self.sets.complete()
         for dirty in (self._dirty_policies, self._dirty_profiles, self._dirty_interfaces, self._stale):
             dirty.clear()
@@ -231,8 +235,18 @@ class RuleProgrammer:
             ("static",),
             {"filter": static.filter_chains(self.dialect, self._services)},
         )
-        for (table, hook), rules in static.hooks(self.dialect).items():
-            self.filter.set_hook(table, hook, rules)
+
+    def _build_hooks(self) -> None:
+        is_short = self.dialect.is_short
+        hooks = static.hooks(
+            self.dialect,
+            asks_flows=not is_short or self.settings.filter_allow != "ACCEPT" or bool(self._asked),
+            needs_mangle=not is_short or bool(self.hosts.endpoints) or self._marks_dscp,
+        )
+        for at, rules in hooks.items():
+            if self._hooked.get(at) != rules:
+                self.filter.set_hook(*at, rules)
+        self._hooked = hooks
 
     def _build_hosts(self) -> None:
         for owner in self.hosts.build(self.dialect, self._selector_of):
@@ -248,6 +262,7 @@ class RuleProgrammer:
         for one in endpoints:
             if one.qos is not None and one.qos.dscp is not None:
                 dscp.update(dict.fromkeys(_nets_of(one, self.filter.version), one.qos.dscp))
+        self._marks_dscp = bool(dscp)
         self.sets.set_dscp_sources(dscp)
         self._sections.put(("mangle",), {"mangle": static.mangle_chains(self.dialect.within("mangle"), dscp)})
 
@@ -341,11 +356,15 @@ class RuleProgrammer:
     def _build_workload(self, interface: str) -> None:
         """By interface, as the chains are named: where two workloads swap theirs, neither takes away the other's."""
         owner = self._claims.owners.get(interface)
+        self._asked.discard(interface)
         if owner is None:
             self._groups.drop(("workload", interface))
-        else:
-            built = workload_chains(self.workloads[owner], self.dialect, self._selector_of)
-            self._groups.put(("workload", interface), built.chains, built.groups)
+            return
+        endpoint = self.workloads[owner]
+        if decides_about_flows(endpoint):
+            self._asked.add(interface)
+        built = workload_chains(endpoint, self.dialect, self._selector_of)
+        self._groups.put(("workload", interface), built.chains, built.groups)
 
     def _selector_of(self, id: PolicyId) -> str:
         policy = self.policies.get(id)

@@ -38,7 +38,7 @@ from felix.filter_rules import (
 )
 from felix.rules import names
 from felix.rules.marks import clear, is_any_set, is_clear, is_set, put
-from felix.rules.policies import Dialect
+from felix.rules.policies import Dialect, verdict_chains
 from felix.rules.settings import Failsafe
 
 TCP, UDP, IPIP, ICMPV6 = 6, 17, 4, 58
@@ -65,20 +65,35 @@ HOOKS: dict[tuple[Table, Hook], str] = {
 }
 
 
-def hooks(dialect: Dialect) -> dict[tuple[Table, Hook], HookRules]:
-    """One jump each. Behind the others' (kube-proxy's): the postrouting translation, and what forwarding ends with."""
+def hooks(
+    dialect: Dialect, *, asks_flows: bool = True, needs_mangle: bool = True
+) -> dict[tuple[Table, Hook], HookRules]:
+    """A jump each. Behind the others' (kube-proxy's): the postrouting translation, and what forwarding ends with.
+
+    False only where the dialect is short: `asks_flows`, known connections have to ask the endpoints that they meet;
+    `needs_mangle`, its chains have something to do.
+    """
     marks, settings = dialect.marks, dialect.settings
-    found = {}
+    found: dict[tuple[Table, Hook], HookRules] = {}
     for (table, hook), target in HOOKS.items():
-        jump = Rule((), Jump(target))
-        at_end = not settings.inserts or (table, hook) == ("nat", "POSTROUTING")
+        if table == "mangle" and not needs_mangle:
+            found[table, hook] = HookRules()
+            continue
+        before: tuple[Rule, ...] = ()
         after: tuple[Rule, ...] = ()
+        if dialect.is_short and (table, hook) == ("raw", "PREROUTING"):
+            before = tuple(Rule((way,), GoTo(names.FROM_WORKLOAD)) for way in workload_ways(dialect, "in"))
         if (table, hook) == ("filter", "FORWARD"):
-            after = (
-                Rule((is_set(marks.accept),), allow_filter(dialect), ("Policy explicitly accepted packet.",)),
-                Rule((), put(marks.accept)),
-            )
-        found[table, hook] = HookRules((), (jump, *after)) if at_end else HookRules((jump,), after)
+            if not asks_flows:
+                before = (Rule((FLOWS,), Accept(), ("Known connection.",)),)
+            if needs_mangle:
+                after = (
+                    Rule((is_set(marks.accept),), allow_filter(dialect), ("Policy explicitly accepted packet.",)),
+                    Rule((), put(marks.accept)),
+                )
+        first = (*before, Rule((), Jump(target)))
+        at_end = not settings.inserts or (table, hook) == ("nat", "POSTROUTING")
+        found[table, hook] = HookRules((), (*first, *after)) if at_end else HookRules(first, after)
     return found
 
 
@@ -110,6 +125,7 @@ def filter_chains(dialect: Dialect, services: ServiceCIDRsUpdate) -> list[Chain]
         Chain(names.WORKLOAD_TO_HOST, tuple(_workload_to_host(dialect))),
         Chain(names.CIDR_BLOCK, tuple(_cidr_block(dialect, services))),
         *failsafe_chains(dialect, is_raw=False),
+        *verdict_chains(dialect),
     ]
 
 
@@ -264,33 +280,56 @@ def raw_chains(dialect: Dialect, spoofers: Sequence[tuple[str, str]]) -> list[Ch
         for name, cidr in spoofers
         if (":" in cidr) == (dialect.version == 6)
     ]
-    return [
+    chains = [
         Chain("cali-PREROUTING", tuple(_raw_prerouting(dialect))),
         Chain("cali-OUTPUT", tuple(_raw_output(dialect))),
         Chain(names.RPF_SKIP, tuple(skip)),
         Chain(names.WIREGUARD_MARK, tuple(_wireguard_mark(dialect))),
         *failsafe_chains(dialect, is_raw=True),
+        *verdict_chains(dialect),
     ]
+    if dialect.is_short:
+        chains.append(Chain(names.FROM_WORKLOAD, tuple(_raw_from_workload(dialect, has_spoofers=bool(skip)))))
+    return chains
 
 
 def _raw_prerouting(dialect: Dialect) -> Iterator[Rule]:
-    marks, settings = dialect.marks, dialect.settings
+    """Where the dialect is short the hook sends workloads' packets to `_raw_from_workload` before."""
+    marks = dialect.marks
     is_workload = is_set(marks.scratch0)
     yield Rule((), clear(marks.ours))
     if _encrypts_host(dialect):
         yield Rule((), Jump(names.WIREGUARD_MARK))
     yield from _untracked_vxlan(dialect)
-    for way in workload_ways(dialect, "in"):
-        yield Rule((way,), put(marks.scratch0))
-    yield Rule((is_workload,), Jump(names.RPF_SKIP))
-    if settings.is_openstack and dialect.version == 4:
-        yield Rule(
-            (is_workload, Protocol(UDP), Net("source", "0.0.0.0/32"), port("source", 68), port("destination", 67)),
-            Accept(),
-        )
-    yield Rule((is_workload, ReversePathFails()), dialect.deny)
-    yield Rule((is_clear(marks.scratch0),), Jump(names.FROM_HOST))
+    if dialect.is_short:
+        yield Rule((), Jump(names.FROM_HOST))
+    else:
+        for way in workload_ways(dialect, "in"):
+            yield Rule((way,), put(marks.scratch0))
+        yield Rule((is_workload,), Jump(names.RPF_SKIP))
+        yield from _no_spoofing(dialect, is_workload)
+        yield Rule((is_clear(marks.scratch0),), Jump(names.FROM_HOST))
     yield Rule((is_set(marks.accept),), Accept())
+
+
+def _raw_from_workload(dialect: Dialect, *, has_spoofers: bool) -> Iterator[Rule]:
+    """Each packet of each workload comes by here."""
+    marks = dialect.marks
+    yield Rule((is_any_set(marks.ours),), clear(marks.ours))
+    if dialect.settings.allows_vxlan_from_workloads:
+        yield from _untracked_vxlan(dialect)
+    if has_spoofers:
+        yield Rule((), Jump(names.RPF_SKIP))
+    yield from _no_spoofing(dialect)
+
+
+def _no_spoofing(dialect: Dialect, *of: Criterion) -> Iterator[Rule]:
+    """`of`: whose packets are meant."""
+    if dialect.settings.is_openstack and dialect.version == 4:
+        yield Rule(
+            (*of, Protocol(UDP), Net("source", "0.0.0.0/32"), port("source", 68), port("destination", 67)), Accept()
+        )
+    yield Rule((*of, ReversePathFails()), dialect.deny)
 
 
 def _encrypts_host(dialect: Dialect) -> bool:
@@ -358,6 +397,7 @@ def mangle_chains(dialect: Dialect, dscp: Mapping[str, int]) -> list[Chain]:
         ),
         Chain(names.EGRESS_DSCP, tuple(Rule((Net("source", net),), SetDSCP(dscp[net])) for net in sorted(dscp))),
         *failsafe_chains(dialect, is_raw=False),
+        *verdict_chains(dialect),
     ]
 
 

@@ -44,7 +44,6 @@ from felix.filter_rules import (
     Rule,
     SetDSCP,
     SetMark,
-    SetMarkAndReturn,
 )
 from felix.kernel.nfnetlink import MARK_OCTETS, NftSocket
 from felix.kernel.nft_expressions import Unencodable
@@ -79,7 +78,7 @@ def rules(version: IPVersion) -> list[Rule]:
     ]  # fmt: skip
     icmp = [(ICMP(8),), (ICMP(8, None, True),), (Protocol(1 if version == 4 else 58), ICMP(8))]
     actions: list[Action | None] = [
-        Drop(), Return(), Jump("cali-x"), GoTo("cali-x"), SetMark(0x10000, 0x10000), SetMark(0, 0x30000), SetMarkAndReturn(0x10000, 0x10000),
+        Drop(), Return(), Jump("cali-x"), GoTo("cali-x"), SetMark(0x10000, 0x10000), SetMark(0, 0x30000),
         Log("calico-packet: ", "5/minute", 3), Log("calico: "), NFLog(2, "D|default/np/x|0|in", "10/second", 50),
         LimitPacketRate(100, 7, 0x80000), GoToByInterface("to", "in"), Reject(), None,
         LimitConnections(10), SetDSCP(0), SetDSCP(46), SetDSCP(63),

@@ -41,7 +41,6 @@ from felix.filter_rules import (
     Rule,
     Ruleset,
     SetMark,
-    SetMarkAndReturn,
     Side,
     Table,
 )
@@ -136,9 +135,6 @@ class Walk:
                         return self._chain(table, targets[interface], packet)
                 case SetMark(value, mask):
                     packet.mark = packet.mark & ~mask | value
-                case SetMarkAndReturn(value, mask):
-                    packet.mark = packet.mark & ~mask | value
-                    return None
                 case NoTrack():
                     packet.conntrack = "UNTRACKED"
                 case _:

@@ -13,7 +13,7 @@ from felix.desired import Action, Entity, IPVersion, Policy, PolicyRule, PortRan
 from felix.filter_rules import Chain, HookRules, Jump, Log, Mark, NFLog, Rule, Ruleset
 from felix.rules.marks import marks_of
 from felix.rules.matching import MAX_SLOTS, find, port_groups
-from felix.rules.policies import Dialect, policy_chains
+from felix.rules.policies import Dialect, policy_chains, verdict_chains
 from felix.rules.settings import RuleSettings
 from tests.felix.rules.packet import Packet, Walk
 from tests.felix.rules.recording_filter import RecordingFilter
@@ -133,7 +133,7 @@ def verdict(rule: PolicyRule, packet: Packet, version: IPVersion, *, has_alterna
 
 def walk(chain: Chain, packet: Packet, dialect: Dialect) -> None:
     filter_ = RecordingFilter(dialect.version, is_like_nftables=dialect.has_alternatives)
-    filter_.set_chains("filter", [chain])
+    filter_.set_chains("filter", [chain, *verdict_chains(dialect)])
     filter_.set_hook("filter", "FORWARD", HookRules((Rule((), Jump(chain.name)),)))
     packet.mark = MARKS.scratch0 | MARKS.scratch1  # what others left there must not matter
     Walk(Ruleset(dialect.version, filter_.chains, filter_.hooks), SETS, frozenset()).verdict(packet)
