@@ -80,7 +80,7 @@ class NftReader:
         encoder = RuleEncoder(self.version, self._name)
         for chain, to_write in chains:
             mark = self._socket.marks(chain.name)
-            is_wanted = len(mark) == MARK_OCTETS * len(chain.chain.rules)
+            is_wanted = len(mark) == MARK_OCTETS * len(to_write.rules)
             if mark and is_wanted:
                 with suppress(Unencodable):
                     encoder.rules(chain.table, to_write)

@@ -123,24 +123,28 @@ class NftablesFilter(NftTable):
             raise
 
     async def counts(self, table: Table, chains: Iterable[str]) -> list[RuleCount]:
-        """Those of chains that stand as they were given."""
+        """Those of chains that stand as they were given. A rule that is not written, as nothing can match it, has none."""
         named = [(chain, chain_name(table, chain)) for chain in chains]
-        known = [one for one in named if one[1] in self.known_chains and Owner("chain", one[1]) not in self.failed]
+        known = [(chain, name, self.written(name)) for chain, name in named if self._stands(name)]
 
         def ask() -> list[RuleCount]:
             return [
                 RuleCount(table, chain, at, *counter)
-                for chain, name in known
-                for at, counter in enumerate(self._counting.counters(name))
+                for chain, name, places in known
+                for at, counter in zip(places, self._counting.counters(name), strict=False)
             ]
 
         return await asyncio.to_thread(ask) if len(known) > ASK_EACH else ask()
 
-    def handles(self, chain: str) -> list[int]:
-        """Of a chain (by the kernel's name) its rules' handles, in order; none if it does not stand as it was given."""
-        if chain not in self.known_chains or chain in self.dirty or Owner("chain", chain) in self.failed:
-            return []
-        return self._counting.rule_handles(chain).get(chain, [])
+    def handles(self, chain: str) -> dict[int, int]:
+        """Of a chain (by the kernel's name) the place of each rule by its handle; none if it does not stand as it was given."""
+        if not self._stands(chain):
+            return {}
+        return dict(zip(self._counting.rule_handles(chain).get(chain, []), self.written(chain), strict=False))
+
+    def _stands(self, chain: str) -> bool:
+        is_written = chain in self.known_chains and chain in self.chains and chain not in self.dirty
+        return is_written and Owner("chain", chain) not in self.failed
 
     async def remove_everything(self) -> None:
         """Raises OSError."""

@@ -19,8 +19,9 @@ from felix.sync.set_members import Effect, SetMembers
 MAX_INTERFACE_OCTETS = 15
 CLOSED = "catbird-closed"
 CLOSED_RULES = (Rule((), Drop(), ("catbird: what should decide here was refused",)),)
-# The kernel looks for a set by going through the names of all, several times a set and once a rule that asks for it. Of one
-# IP version most sets of most clusters are empty: for these one empty set stands in until they get a member.
+# The kernel looks for a set by going through the names of all, several times a set and once a rule that asks for it, and
+# through all rules at each change. Of one IP version most sets of most clusters are empty: until they get a member, rules
+# that ask for one are not written, and where a rule wants none one empty set stands in.
 EMPTY: Mapping[IPSetType, str] = {"net": "catbird-empty-net", "ip,port": "catbird-empty-port"}
 
 
@@ -49,7 +50,7 @@ class WantedSet:
     members: SetMembers
     pending: list[Effect] = field(default_factory=list)
     is_there: bool = False
-    is_made: bool = False  # it has, or once had, a member: rules name it
+    is_made: bool = False  # it has, or once had, a member: rules may name it
     strays: list[bytes] = field(default_factory=list)  # keys of elements in the kernel that nobody wants
 
     def take(self) -> Effect:
@@ -147,7 +148,8 @@ class NftTable:
         self.is_breached = False  # others have removed or altered chains
         self._with_bad: set[str] = set()  # ids of sets that were given what is no member
         self._unmade: set[str] = set()  # ids of sets
-        self._stood_in: dict[str, set[str]] = {}  # an unmade set's id → chains written with the empty one
+        self._written_without: dict[str, set[str]] = {}  # an unmade set's id → chains
+        self._left_out: dict[str, set[int]] = {}  # chain → places of its rules that are not written
         for type, id in EMPTY.items():
             self.set_ip_set(id, type, ())
             self._make(self.sets[id])
@@ -189,7 +191,7 @@ class NftTable:
         wanted.is_made = True
         self._unmade.discard(wanted.id)
         self.unsettled[wanted.name] = wanted
-        for name in self._stood_in.pop(wanted.id, set()) & self.chains.keys():
+        for name in self._written_without.pop(wanted.id, set()) & self.chains.keys():
             self.chains[name] = replace(self.chains[name])  # what is being written now is no more what is wanted
             self.dirty.add(name)
 
@@ -199,7 +201,7 @@ class NftTable:
             self.unsettled.pop(wanted.name, None)
             self._with_bad.discard(id)
             self._unmade.discard(id)
-            self._stood_in.pop(id, None)
+            self._written_without.pop(id, None)
             self.failed.pop(Owner("set", wanted.name), None)
             if wanted.is_made:
                 self.gone_sets[wanted.name] = wanted
@@ -221,6 +223,7 @@ class NftTable:
         for name in (chain_name(table, one) for one in names):
             if self.chains.pop(name, None) is not None:
                 self.dirty.discard(name)
+                self._left_out.pop(name, None)
                 self.failed.pop(Owner("chain", name), None)
                 self.gone_chains.add(name)
 
@@ -235,23 +238,32 @@ class NftTable:
         self.maps[named].tell(targets)
 
     def to_write(self, chain: WantedChain) -> Chain:
-        """Its rules with the empty set in the place of those that have not been made. Told when one is, it is dirty again."""
+        """Its rules but for those that ask for members of a set that has not been made. Told when one is, it is dirty again."""
+        self._left_out.pop(chain.name, None)
         if not self._unmade:
             return chain.chain
-        found = []
-        for rule in chain.chain.rules:
-            of = [one.id for one in rule.criteria if isinstance(one, InSet | InPortSet) and one.id in self._unmade]
-            for id in of:
-                self._stood_in.setdefault(id, set()).add(chain.name)
-            found.append(replace(rule, criteria=tuple(map(self._stand_in, rule.criteria))) if of else rule)
+        found, left_out = [], set()
+        for at, rule in enumerate(chain.chain.rules):
+            of = [one for one in rule.criteria if isinstance(one, InSet | InPortSet) and one.id in self._unmade]
+            for one in of:
+                self._written_without.setdefault(one.id, set()).add(chain.name)
+            if all(one.negated for one in of):
+                found.append(replace(rule, criteria=tuple(map(self._stand_in, rule.criteria))) if of else rule)
+            else:
+                left_out.add(at)
+        if left_out:
+            self._left_out[chain.name] = left_out
         return Chain(chain.chain.name, tuple(found))
 
     def _stand_in(self, one: Criterion) -> Criterion:
-        if isinstance(one, InSet) and one.id in self._unmade:
-            return InSet(one.side, EMPTY["net"], one.negated)
-        if isinstance(one, InPortSet) and one.id in self._unmade:
-            return InPortSet(one.side, EMPTY["ip,port"], one.negated)
+        if isinstance(one, InSet | InPortSet) and one.id in self._unmade:
+            return replace(one, id=EMPTY["net" if isinstance(one, InSet) else "ip,port"])
         return one
+
+    def written(self, name: str) -> list[int]:
+        """Of each of a chain's rules that stand in the kernel its place among all of the chain's."""
+        left_out = self._left_out.get(name, ())
+        return [at for at in range(len(self.chains[name].chain.rules)) if at not in left_out]
 
     # --- what is to be done ------------------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ class ChainsToldOf:
     filter: NftablesFilter
     state: DesiredState
     interfaces: Callable[[], Mapping[int, str]]
-    _handles: dict[str, list[int]] = field(default_factory=dict)
+    _handles: dict[str, dict[int, int]] = field(default_factory=dict)
     _owned: dict[str, OwnedChain] = field(default_factory=dict)
     _places: dict[str, str] = field(default_factory=dict)
     _text: NftText = field(init=False)
@@ -151,8 +151,7 @@ class ChainsToldOf:
                 self._handles[event.chain] = self.filter.handles(event.chain)
             except OSError:
                 return None
-        found = self._handles[event.chain]
-        return found.index(event.rule) if event.rule in found else None
+        return self._handles[event.chain].get(event.rule)
 
     def _verdict(self, event: TraceEvent) -> str:
         word, _, target = event.verdict.partition(" ")

@@ -14,6 +14,7 @@ from felix.filter_rules import (
     GoToByInterface,
     HookRules,
     InPortSet,
+    InSet,
     Jump,
     Masquerade,
     Ports,
@@ -54,6 +55,39 @@ def test_what_is_wanted_stands_in_the_kernel(host: Namespace) -> None:
     assert '"cali1" : goto filter-cali-tw-cali1' in listed(host, "map", "filter-to")
     assert "priority srcnat + 10" in listed(host, "chain", "nat-POSTROUTING")
     assert chains(host)["filter-FORWARD"] == 2
+
+
+def test_a_rule_that_asks_for_members_of_a_set_is_written_once_the_set_has_one(host: Namespace) -> None:
+    rules = (Rule((InSet("source", "s:web"),), Accept(), ("Policy x",)), Rule((), Drop()), Rule((), Accept()))
+
+    def want(nft: NftablesFilter) -> None:
+        nft.set_chains("filter", [Chain("cali-pi-x", rules)])
+        nft.set_ip_set("s:web", "net", ())
+
+    async def body(nft: NftablesFilter) -> None:
+        want(nft)
+        assert await nft.apply() == []
+        assert chains(host)["filter-cali-pi-x"] == 2
+        assert [one.position for one in await nft.counts("filter", ["cali-pi-x"])] == [1, 2]
+        handles = nft.handles("filter-cali-pi-x")
+        assert list(handles.values()) == [1, 2]
+
+        heir = NftablesFilter(4)
+        want(heir)
+        assert await heir.apply() == []
+        assert heir.handles("filter-cali-pi-x") == handles  # nothing was written
+        heir.close()
+
+        nft.change_ip_set("s:web", {"10.0.0.1/32"}, ())
+        assert nft.handles("filter-cali-pi-x") == {}
+        assert await nft.counts("filter", ["cali-pi-x"]) == []
+        assert await nft.apply() == []
+        assert await nft.check() == []
+        assert [one.position for one in await nft.counts("filter", ["cali-pi-x"])] == [0, 1, 2]
+        assert list(nft.handles("filter-cali-pi-x").values()) == [0, 1, 2]
+
+    inside(host, body)
+    assert "@cali40s-web" in listed(host, "chain", "filter-cali-pi-x")
 
 
 def test_changes_touch_what_has_changed_and_leave_counters_of_the_rest(host: Namespace) -> None:
@@ -169,7 +203,7 @@ def test_one_refused_chain_is_closed_and_leaves_the_others_alone(host: Namespace
     async def body(nft: NftablesFilter) -> None:
         # A jump to a chain that is not there is what the kernel refuses.
         broken = Chain("cali-pi-broken", (Rule((), Jump("cali-nobody")),))
-        nft.set_ip_set("s:web", "net", ())
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
         nft.set_chains("filter", [policy(), broken])
         (failure,) = await nft.apply()
         assert failure.what == "chain filter cali-pi-broken"

@@ -63,7 +63,7 @@ def test_chains_in_a_circle_cost_the_one_that_closes_it(host: Namespace) -> None
     """The kernel says that of a whole transaction, not of a rule."""
 
     async def body(nft: NftablesFilter) -> None:
-        nft.set_ip_set("s:web", "net", ())
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
         nft.set_chains("filter", [policy(f"cali-pi-{n}") for n in range(9)])
         nft.set_hook("filter", "FORWARD", HookRules((Rule((), Jump("cali-a")),)))
         nft.set_chains("filter", [leads_to("cali-a", "cali-b"), Chain("cali-b")])
@@ -85,7 +85,7 @@ def test_chains_in_a_circle_cost_the_one_that_closes_it(host: Namespace) -> None
 
 def test_an_interface_whose_chain_nobody_told_of_is_closed_until_somebody_does(host: Namespace) -> None:
     async def body(nft: NftablesFilter) -> None:
-        nft.set_ip_set("s:web", "net", ())
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
         nft.set_chains("filter", [policy()])
         nft.set_map("filter", "to", {"cali1": "cali-later", "cali2": "cali-pi-x"})
         (failure,) = await nft.apply()
@@ -150,7 +150,7 @@ def test_what_is_still_in_use_stays_until_it_is_not(host: Namespace) -> None:
 
 def test_a_rule_without_a_meaning_closes_its_chain_alone(host: Namespace) -> None:
     async def body(nft: NftablesFilter) -> None:
-        nft.set_ip_set("s:web", "net", ())
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
         nft.set_chains("filter", [policy(), Chain("cali-bad", (Rule((NetAnyOf("source", ()),), Accept()),))])
         (failure,) = await nft.apply()
         assert failure.what == "chain filter cali-bad"
@@ -358,7 +358,7 @@ def test_a_reading_that_others_disturbed_is_done_again(host: Namespace, monkeypa
 
 def test_counters_are_read_while_a_large_change_is_written(host: Namespace) -> None:
     async def body(nft: NftablesFilter) -> None:
-        nft.set_ip_set("s:web", "net", ())
+        nft.set_ip_set("s:web", "net", {"10.0.0.1/32"})
         nft.set_chains("filter", [policy("cali-first")])
         assert await nft.apply() == []
         nft.set_chains("filter", [policy(f"cali-pi-{n}") for n in range(3000)])

@@ -108,18 +108,21 @@ def test_what_leads_to_a_chain_is_seen_in_the_hooks_of_its_table_alone() -> None
     assert table.hooks_to(table.chains["filter-cali-x"]) == {"INPUT"}
 
 
-def test_a_set_without_members_is_not_made_and_the_empty_one_stands_in_for_it() -> None:
+def test_a_set_without_members_is_not_made_nor_the_rules_that_ask_for_one() -> None:
     table = NftTable(6, "calico")
     table.set_ip_set("s:web", "net", {"10.0.0.1/32"})
     table.set_ip_set("n:http", "ip,port", ())
-    web, http = InSet("source", "s:web", negated=True), InPortSet("destination", "n:http")
-    table.set_chains("filter", [Chain("x", (Rule((web,), Accept()), Rule((http,), Accept()), Rule((), Accept())))])
+    not_web, http = InSet("source", "s:web", negated=True), InPortSet("destination", "n:http")
+    rules = (Rule((not_web,), Accept()), Rule((http,), Accept()), Rule((not_web, http), Accept()), Rule((), Accept()))
+    table.set_chains("filter", [Chain("x", rules)])
     chain = table.chains["filter-x"]
     written = [rule.criteria for rule in table.to_write(chain).rules]
-    assert written == [
-        (InSet("source", EMPTY["net"], negated=True),), (InPortSet("destination", EMPTY["ip,port"]),), (),
-    ]  # fmt: skip
+    assert written == [(InSet("source", EMPTY["net"], negated=True),), ()]
+    assert table.written("filter-x") == [0, 3]
     assert {one.id for one in table.unsettled.values()} == set(EMPTY.values())
+    table.change_ip_set("n:http", {"fd00::1,tcp:80"}, ())
+    assert len(table.to_write(chain).rules) == 4
+    assert table.written("filter-x") == [0, 1, 2, 3]
     table.remove_ip_set("s:web")
     assert not table.gone_sets  # the kernel never heard of it
 
