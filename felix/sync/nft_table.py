@@ -191,7 +191,11 @@ class NftTable:
         wanted.is_made = True
         self._unmade.discard(wanted.id)
         self.unsettled[wanted.name] = wanted
-        for name in self._written_without.pop(wanted.id, set()) & self.chains.keys():
+        self._write_again(wanted.id)
+
+    def _write_again(self, id: str) -> None:
+        """The chains that were written without this unmade set."""
+        for name in self._written_without.pop(id, set()) & self.chains.keys():
             self.chains[name] = replace(self.chains[name])  # what is being written now is no more what is wanted
             self.dirty.add(name)
 
@@ -201,7 +205,7 @@ class NftTable:
             self.unsettled.pop(wanted.name, None)
             self._with_bad.discard(id)
             self._unmade.discard(id)
-            self._written_without.pop(id, None)
+            self._write_again(id)  # it may come back, made, before these chains are written
             self.failed.pop(Owner("set", wanted.name), None)
             if wanted.is_made:
                 self.gone_sets[wanted.name] = wanted

@@ -147,6 +147,20 @@ def test_a_first_member_makes_the_set_and_writes_what_it_was_left_out_of_even_if
     assert "filter-x" not in table.dirty  # once made it stays: pods come and go
 
 
+def test_a_set_that_goes_and_comes_back_with_members_is_asked_for_again() -> None:
+    """As when a policy is deleted and made again between two applies: its chain is what it was."""
+    table = NftTable(4, "calico")
+    table.set_ip_set("s:web", "net", ())
+    table.set_chains("filter", [Chain("x", (Rule((InSet("source", "s:web"),), Accept()),))])
+    chain = table.chains["filter-x"]
+    assert not table.to_write(chain).rules
+    table.chain_stands(chain, b"")
+    table.remove_ip_set("s:web")
+    table.set_ip_set("s:web", "net", {"10.0.0.1/32"})
+    assert "filter-x" in table.dirty
+    assert table.to_write(table.chains["filter-x"]) == chain.chain
+
+
 def test_a_set_that_a_former_process_made_is_kept_though_it_is_empty() -> None:
     table = NftTable(4, "calico")
     table.set_ip_set("s:web", "net", ())
