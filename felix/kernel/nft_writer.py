@@ -99,8 +99,9 @@ class NftWriter:
         return True
 
     def _dirty(self) -> list[WantedChain]:
-        """Base chains last: what they lead to must be there when packets come."""
-        return sorted((self._table.chains[name] for name in self._table.dirty), key=lambda one: one.hook is not None)
+        """New chains first and base chains last: what a chain leads to must be there when packets come."""
+        dirty = [self._table.chains[name] for name in self._table.dirty]
+        return sorted(dirty, key=lambda one: (one.hook is not None, one.name in self._table.known_chains))
 
     def _take(self, chains: list[tuple[WantedChain, bytes]]) -> Taken:
         table = self._table

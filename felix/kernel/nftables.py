@@ -56,7 +56,8 @@ class NftablesFilter(NftTable):
 
     async def apply(self) -> list[Failure]:
         try:
-            return await self._apply()
+            with self.sets_held():
+                return await self._apply()
         except BaseException:
             self.is_loaded = False  # how far it went is known to the kernel alone
             raise

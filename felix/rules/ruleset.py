@@ -237,10 +237,11 @@ class RuleProgrammer:
         )
 
     def _build_hooks(self) -> None:
-        is_short = self.dialect.is_short
+        is_short, settings = self.dialect.is_short, self.settings
+        must_ask = settings.filter_allow != "ACCEPT" or settings.leaves_routes or bool(self._asked)
         hooks = static.hooks(
             self.dialect,
-            asks_flows=not is_short or self.settings.filter_allow != "ACCEPT" or bool(self._asked),
+            asks_flows=not is_short or must_ask,
             needs_mangle=not is_short or bool(self.hosts.endpoints) or self._marks_dscp,
         )
         for at, rules in hooks.items():

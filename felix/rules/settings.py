@@ -68,6 +68,7 @@ class RuleSettings:
     metadata_address: str = ""
     metadata_port: int = 8775
     allows_spoofing: bool = False
+    leaves_routes: bool = False  # a workload's may outlast its endpoint
     external_nodes: tuple[str, ...] = ()
     interface_exclude: tuple[re.Pattern[str], ...] = ()  # searched for in names: not this host's interfaces
     node_ports: tuple[PortRange, ...] = (PortRange(30000, 32767),)  # kube-proxy's, where it uses IPVS

@@ -316,8 +316,7 @@ def _raw_from_workload(dialect: Dialect, *, has_spoofers: bool) -> Iterator[Rule
     """Each packet of each workload comes by here."""
     marks = dialect.marks
     yield Rule((is_any_set(marks.ours),), clear(marks.ours))
-    if dialect.settings.allows_vxlan_from_workloads:
-        yield from _untracked_vxlan(dialect)
+    yield from _untracked_vxlan(dialect)  # else a known connection's answers could be such packets
     if has_spoofers:
         yield Rule((), Jump(names.RPF_SKIP))
     yield from _no_spoofing(dialect)

@@ -6,7 +6,8 @@ what is told in the meantime is unsettled again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -148,6 +149,7 @@ class NftTable:
         self.is_breached = False  # others have removed or altered chains
         self._with_bad: set[str] = set()  # ids of sets that were given what is no member
         self._unmade: set[str] = set()  # ids of sets
+        self._are_held = False  # no set is to be made
         self._written_without: dict[str, set[str]] = {}  # an unmade set's id → chains
         self._left_out: dict[str, set[int]] = {}  # chain → places of its rules that are not written
         for type, id in EMPTY.items():
@@ -181,7 +183,7 @@ class NftTable:
     def _members_changed(self, wanted: WantedSet) -> None:
         if wanted.is_made:
             self.unsettled[wanted.name] = wanted
-        elif wanted.members.effective:
+        elif wanted.members.effective and not self._are_held:
             self._make(wanted)
         else:
             wanted.pending.clear()
@@ -204,11 +206,25 @@ class NftTable:
         if wanted is not None:
             self.unsettled.pop(wanted.name, None)
             self._with_bad.discard(id)
-            self._unmade.discard(id)
+            if not self._are_held:
+                self._unmade.discard(id)
             self._write_again(id)  # it may come back, made, before these chains are written
             self.failed.pop(Owner("set", wanted.name), None)
             if wanted.is_made:
                 self.gone_sets[wanted.name] = wanted
+
+    @contextmanager
+    def sets_held(self) -> Iterator[None]:
+        """While all is written as it is wanted now: a set that gets its first member meanwhile, or goes, counts as unmade, and
+        is made for the next time."""
+        self._are_held = True
+        try:
+            yield
+        finally:
+            self._are_held = False
+            self._unmade &= self.sets.keys()
+            for id in [id for id in self._unmade if self.sets[id].members.effective]:
+                self._make(self.sets[id])
 
     def set_chains(self, table: Table, chains: Iterable[Chain]) -> None:
         for chain in chains:
@@ -330,7 +346,7 @@ class NftTable:
 
     def sets_stand(self, names: Collection[str]) -> None:
         """Sets and maps. Those that nobody wants are to go; maps of former processes too."""
-        for id in list(self._unmade):
+        for id in self._unmade & self.sets.keys():
             if self.sets[id].name in names:
                 self._make(self.sets[id])
         self.unsettled = {one.name: one for one in self.sets.values() if one.is_made}

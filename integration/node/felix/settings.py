@@ -59,6 +59,7 @@ def rule_settings(config: FelixConfig, encapsulation: EncapsulationUpdate) -> Ru
         log_rate=config.log_action_rate_limit,
         log_burst=config.log_action_rate_limit_burst,
         denied_group=DENIED_GROUP,
+        leaves_routes=config.route_sync_disabled or not config.remove_external_routes,
         failsafe_in=_failsafes(config.failsafe_inbound_host_ports),
         failsafe_out=_failsafes(config.failsafe_outbound_host_ports),
         checks_invalid=not config.disable_conntrack_invalid_check,

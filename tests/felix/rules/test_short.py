@@ -36,11 +36,11 @@ class Node:
         self.programmer.complete()
 
     def send(
-        self, *, by: str = "calia", known: bool = True, mark: int = 0, spoofed: bool = False
+        self, *, by: str = "calia", known: bool = True, mark: int = 0, spoofed: bool = False, port: int = 80
     ) -> tuple[Verdict, int]:
         """The verdict on a packet from a to b, and how many rules counted it."""
         packet = Packet(
-            "10.0.0.1", "10.0.0.2", 6, in_interface=by, out_interface="calib", mark=mark,
+            "10.0.0.1", "10.0.0.2", 17, destination_port=port, in_interface=by, out_interface="calib", mark=mark,
             conntrack="ESTABLISHED" if known else "NEW", is_reverse_path_wrong=spoofed,
         )  # fmt: skip
         return Walk(self.filter.ruleset, self.filter.sets, frozenset()).verdict(packet), len(packet.met)
@@ -83,6 +83,18 @@ def test_a_packet_rate_counts_the_packets_of_known_connections(qos: QoS) -> None
 
 def test_who_returns_what_it_accepts_leaves_known_connections_to_others_rules() -> None:
     assert Node(settings=replace(PLAIN, filter_allow="RETURN")).send()[1] > 3
+
+
+def test_where_routes_may_outlast_endpoints_known_connections_ask_who_is_there() -> None:
+    node = Node(settings=replace(PLAIN, leaves_routes=True))
+    assert node.send()[0] == "accept"
+    node.tell(WorkloadRemove(workload_id("a")), WorkloadRemove(workload_id("b")))
+    assert node.send()[0] == "drop"
+
+
+def test_workloads_tunnel_packets_belong_to_no_known_connection() -> None:
+    node = Node(settings=replace(PLAIN, has_vxlan=True))
+    assert node.send(port=4789)[0] == "drop"
 
 
 def test_mangle_is_hooked_while_it_has_something_to_do() -> None:
