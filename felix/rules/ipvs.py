@@ -26,10 +26,11 @@ from felix.filter_rules import (
 )
 from felix.rules import names
 from felix.rules.dispatch import tree
+from felix.rules.endpoints import FLOWS
 from felix.rules.marks import Marks, clear, is_set
 from felix.rules.matching import port_groups
 from felix.rules.policies import Dialect
-from felix.rules.static import FLOWS, TCP, THIS_HOST, UDP, allow_filter
+from felix.rules.static import TCP, THIS_HOST, UDP, allow_filter
 
 DEVICE = "kube-ipvs0"  # kube-proxy makes it when it uses IPVS
 

@@ -37,6 +37,7 @@ from felix.filter_rules import (
     Table,
 )
 from felix.rules import names
+from felix.rules.endpoints import FLOWS
 from felix.rules.marks import clear, is_any_set, is_clear, is_set, put
 from felix.rules.policies import Dialect, verdict_chains
 from felix.rules.settings import Failsafe
@@ -45,7 +46,6 @@ TCP, UDP, IPIP, ICMPV6 = 6, 17, 4, 58
 ALL_POOLS, MASQUERADED_POOLS = "network-ip-pools", "masq-ipam-pools"
 ALL_HOSTS, ALL_VXLAN, THIS_HOST = "all-hosts-net", "all-vxlan-net", "this-host"
 DSCP_SOURCES = "dscp-src-net"
-FLOWS = Conntrack(frozenset(("RELATED", "ESTABLISHED")))
 LOCAL_SOURCE, LOCAL_DESTINATION = AddressType("source"), AddressType("destination")
 # What a workload needs of its host to find it: multicast listeners, routers and neighbours.
 ICMPV6_FOR_HOST = (130, 131, 132, 133, 135, 136)
